@@ -1,0 +1,212 @@
+"""The nouns that travel between rooms. Frozen dataclasses; standard library only.
+
+Every noun turns into plain JSON with `to_json`: that is what `--json` prints and what a run folder keeps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+def to_json(value: Any) -> Any:
+    """Give `value` as dicts, lists, strings, numbers, booleans and None, ready for `json.dumps`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where something stood in the user's own files."""
+
+    path: str
+    row: int  # 1-based; the physical line where the row starts in text files (a header is line 1), else the row count
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.row}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One usable row: the fields that a task reads and the target that it learns."""
+
+    id: str
+    fields: Mapping[str, Any]  # by role, e.g. {"text": "..."}; not by the user's column names
+    target: Any  # None where the row carries no answer (prediction)
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something noticed in the data, in three parts like an error, but not (yet) a reason to stop."""
+
+    severity: Severity
+    kind: str  # a stable slug, e.g. "empty-text", "conflicting-labels"
+    what: str
+    do: str
+    origin: Origin | None = None
+    count: int = 1  # rows concerned
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One row that could not be used, and why."""
+
+    origin: Origin
+    kind: str
+    reason: str
+    do: str
+    fields: Mapping[str, str]  # what could be read of the row, each value cut to 200 characters
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a data file, as far as it can be told without a model."""
+
+    path: str
+    format: str  # csv, jsonl, parquet, datasets
+    encoding: str  # utf-8, utf-8-sig, gb18030; empty for binary formats
+    delimiter: str  # empty unless format is csv
+    sha256: str
+    rows: int  # data rows read, usable or not
+    used: int
+    columns: tuple[str, ...]
+    roles: Mapping[str, str]  # role -> column, e.g. {"text": "review", "label": "stars"}
+    inferred: tuple[str, ...]  # one sentence for each thing that was guessed, with the option that overrides it
+    label_counts: Mapping[str, int]
+    length_histogram: tuple[tuple[int, int, int], ...]  # (from, to, rows) in characters, `to` exclusive
+    duplicates: int  # rows whose normalised text stood earlier in the file
+    personal: Mapping[str, int]  # kind of personal data -> rows that hold it
+    rejected: tuple[Rejected, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The records in three parts; a text and its duplicates are all in the same part."""
+
+    train: tuple[Record, ...]
+    valid: tuple[Record, ...]
+    test: tuple[Record, ...]
+    fingerprint: str  # sha256 over ids, fields and targets of the three parts, in order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, decided before it starts. Its id is the hash of its content."""
+
+    task: str
+    method: str
+    base: str  # as the user named it
+    base_sha256: str  # of the base model's weights and configuration
+    data: Mapping[str, Any]  # paths, file hashes, roles, fingerprint, rows in each part
+    labels: tuple[str, ...]
+    options: Mapping[str, Any]  # every resolved recipe key that shapes training
+    seed: int
+    device: str
+    threads: int
+    precision: str  # no, bf16, fp16
+    steps: int  # optimiser steps if training does not stop early
+    expected_seconds: float
+    expected_memory_mib: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""  # id of the bundle that this one updates
+
+    @property
+    def id(self) -> str:
+        """The first 16 hexadecimal digits of a hash over all that shapes the weights."""
+        content = to_json(self)
+        for estimate in ("expected_seconds", "expected_memory_mib"):
+            content.pop(estimate)
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a run; what progress lines, logs and pages are made of."""
+
+    kind: Literal["stage", "step", "evaluation", "checkpoint", "note", "end"]
+    seconds: float  # since the run (or its resumption) started
+    step: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)  # e.g. loss, learning_rate, accuracy
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good a set of answers is, with what is needed to believe it and to look closer."""
+
+    values: Mapping[str, float]  # metric -> value, shares in 0..1
+    intervals: Mapping[str, tuple[float, float]]  # metric -> 95% bootstrap interval over the rows
+    n: int  # rows scored
+    main: str  # the metric that decides
+    seconds: float = 0.0  # what it cost to train (if anything) and to answer
+    per_label: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # precision, recall, f1, support
+    details: Mapping[str, Any] = field(default_factory=dict)  # task-shaped, see the task's `score`
+    worst: tuple[Mapping[str, Any], ...] = ()  # the most confident mistakes
+
+    @property
+    def value(self) -> float:
+        """The main metric's value."""
+        return self.values[self.main]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The main metric's 95% interval."""
+        return self.intervals[self.main]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired bootstrap comparison of two sets of answers on the same rows."""
+
+    metric: str
+    value: float  # first minus second
+    interval: tuple[float, float]  # 95%
+    n: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What adaptation brought: naive baselines, the model before and the model after, on the same test rows."""
+
+    baselines: Mapping[str, Scores]  # by name: "majority", "tfidf"
+    before: Scores | None  # zero-shot; None where the base model has no way to answer untrained
+    after: Scores
+    differences: Mapping[str, Difference]  # after minus each baseline (and minus "before"), main metric
+    trainable_share: float  # 0..1 of all parameters
+    seconds: float  # the whole run
+    verdict: str  # in plain words
+    advice: tuple[str, ...] = ()  # what would help, when the verdict is not a clear win
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. `value` is None where the model abstains."""
+
+    id: str
+    value: Any
+    confidence: float | None  # 0..1, calibrated
+    alternatives: Mapping[str, float]  # every label with its score, best first
+    seconds: float
+    bundle: str  # id of the bundle that answered
