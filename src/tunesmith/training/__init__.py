@@ -1,0 +1,1 @@
+"""Turn a Plan into a Bundle: recipe, plan, loop, checkpoints, measure."""

@@ -1,0 +1,165 @@
+"""Keep the state of a run so that it can go on after any crash, bit for bit.
+
+A checkpoint is a folder `step-00000120`: `weights.safetensors` (the trainable parameters and the buffers),
+`optimizer.safetensors`, `state.json`, and a manifest of hashes. It is written under a temporary name, synced and renamed.
+No random state is kept: every random draw of a run is a function of its seed and the step (see `loop`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tunesmith.bundle.atomic import TEMPORARY, demand_space, find_damage, write_folder, write_json
+from tunesmith.errors import MachineProblem
+
+KEEP = 2  # newest checkpoints that are kept, besides the best
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The optimiser steps that had been made."""
+        return int(self.state["step"])
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what training changes: trainable parameters, each once even if shared, and all buffers."""
+    yield from ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    yield from model.named_buffers()
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> Path:
+    """Save a checkpoint into `folder` (the run's `checkpoints`), then forget those no longer needed.
+
+    Args:
+        folder: Where checkpoints live; made if missing.
+        model: Its trainable parameters and buffers are kept.
+        optimizer: Its per-parameter tensors are kept, under the parameters' names.
+        state: Plain JSON: at least `step` and `best_step` (a step whose checkpoint holds the best weights, or None).
+
+    Raises:
+        MachineProblem: The disk has too little room, or writing failed; earlier checkpoints are untouched.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model)}
+    moments, numbers = _optimizer_state(model, optimizer)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in [*weights.values(), *moments.values()])
+    folder.mkdir(parents=True, exist_ok=True)
+    demand_space(folder, 2 * size)
+    target = folder / _name(state["step"])
+    if target.exists():  # left by the part of the run that is being done again
+        shutil.rmtree(target)
+
+    def fill(temporary: Path) -> None:
+        save_file(weights, temporary / "weights.safetensors")
+        save_file(moments, temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {**state, "optimizer": numbers})
+
+    write_folder(target, fill)
+    _forget(folder, state)
+    return target
+
+
+def _optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Split the optimiser's state into tensors and plain numbers, both by "parameter/key"."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            place = f"{names[parameter]}/{key}"
+            if isinstance(value, torch.Tensor):
+                tensors[place] = value.detach().cpu().contiguous()
+            else:
+                numbers[place] = value
+    return tensors, numbers
+
+
+def _forget(folder: Path, state: Mapping[str, Any]) -> None:
+    """Remove all but the newest checkpoints and the best, and what a crash left half-written."""
+    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    wanted = {_name(state["best_step"])} if state.get("best_step") is not None else set()
+    for path in steps[:-KEEP]:
+        if path.name not in wanted:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find the newest checkpoint whose every hash holds, and whose best weights are whole too.
+
+    Returns:
+        The checkpoint (None when there is none) and a sentence for each newer one that had to be passed over.
+    """
+    passed = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        faults = find_damage(path)
+        state: dict[str, Any] = {}
+        if not faults:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            best = state.get("best_step")
+            if best is not None and best != state["step"]:
+                faults = [f"its best weights, {_name(best)}: {fault}" for fault in find_damage(folder / _name(best))]
+        if not faults:
+            return Checkpoint(path, state), passed
+        passed.append(f"checkpoint {path.name} is damaged ({'; '.join(faults[:3])})")
+    return None, passed
+
+
+@torch.no_grad()
+def load_weights(folder: Path, step: int, model: nn.Module) -> None:
+    """Put the weights of the checkpoint at `step` into the model.
+
+    Raises:
+        MachineProblem: The checkpoint is gone or does not fit the model.
+    """
+    path = folder / _name(step) / "weights.safetensors"
+    if not path.is_file():
+        raise MachineProblem(
+            f"the checkpoint of step {step} vanished",
+            where=str(path),
+            do="something removed it while the run was going; run again with --resume",
+        )
+    kept = load_file(path)
+    for name, tensor in _weights(model):
+        tensor.copy_(kept[name])
+
+
+@torch.no_grad()
+def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights and optimiser state back as they were when the checkpoint was saved."""
+    load_weights(checkpoint.folder.parent, checkpoint.step, model)
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for place, tensor in load_file(checkpoint.folder / "optimizer.safetensors").items():
+        name, _, key = place.rpartition("/")
+        parameter = parameters[name]
+        # Step counters are kept where the optimiser made them (the CPU, unless fused on a GPU).
+        is_counter = tensor.dim() == 0 and not optimizer.defaults.get("fused")
+        optimizer.state[parameter][key] = tensor if is_counter else tensor.to(parameter.device)
+    for place, value in checkpoint.state["optimizer"].items():
+        name, _, key = place.rpartition("/")
+        optimizer.state[parameters[name]][key] = value

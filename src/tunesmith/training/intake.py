@@ -1,0 +1,133 @@
+"""From the files that a recipe names to checked, split records: the first half of every training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunesmith import data
+from tunesmith.errors import DataProblem
+from tunesmith.tasks import Task, find_task
+from tunesmith.training.recipe import AUTO, Recipe
+from tunesmith.types import Inspection, Problem, Record, Rejected, Splits
+
+PARTS = ("data", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What the files gave."""
+
+    task: Task
+    splits: Splits
+    labels: tuple[str, ...]
+    inspection: Inspection  # of the training file, with the problems of all files
+    rejected: tuple[Rejected, ...]  # of all files
+    files: Mapping[str, Mapping[str, str]]  # part -> path and sha256
+    inferred: tuple[str, ...]  # one sentence for each guess, with the option that overrides it
+
+
+def take_in(recipe: Recipe) -> Intake:
+    """Read, check and split the files of a recipe.
+
+    Raises:
+        DataProblem: A file cannot be used: missing, empty, one class only, too few rows, too many unusable ones.
+        PlanProblem: The recipe names no data, or a task that does not exist.
+    """
+    task, inferred = _task(recipe)
+    given = {role: getattr(recipe, role) for role in task.needs if getattr(recipe, role, "")}
+    parts: dict[str, data.Checked] = {}
+    files: dict[str, dict[str, str]] = {}
+    inspection: Inspection | None = None
+    for part in PARTS:
+        path = getattr(recipe, part)
+        if not path:
+            continue
+        source = data.read(path)
+        if inspection is not None:  # the other files have the same columns, or their own that are inferred anew
+            given = {role: column for role, column in inspection.roles.items() if column in source.columns}
+        columns = data.find_columns(source, task.needs, given)
+        parts[part] = data.check(source, columns)
+        files[part] = {"path": path, "sha256": source.sha256}
+        if inspection is None:
+            inspection = data.summarise(source, columns, parts[part])
+            inferred += columns.inferred
+        data.demand_trainable(parts[part], recipe.max_rejected) if part == "data" else _demand_rows(parts[part], part)
+    assert inspection is not None
+    labels = task.labels(parts["data"].records)
+    valid, strange = _known_only(parts["valid"].records, labels) if "valid" in parts else (None, [])
+    cut = data.split(
+        parts["data"].records,
+        seed=recipe.seed,
+        valid=valid,
+        test=parts["test"].records if "test" in parts else None,
+        valid_share=recipe.valid_share,
+        test_share=recipe.test_share,
+    )
+    _demand_parts(cut.splits, recipe)
+    rejected = (*(row for checked in parts.values() for row in checked.rejected), *strange, *cut.rejected)
+    problems = [*inspection.problems, *(p for name in PARTS[1:] if name in parts for p in parts[name].problems)]
+    problems += [*cut.problems, *_strange_labels(strange, parts.get("test"), labels)]
+    inspection = dataclasses.replace(inspection, rejected=rejected, problems=tuple(problems))
+    return Intake(task, cut.splits, task.labels(cut.splits.train), inspection, rejected, files, inferred)
+
+
+def _task(recipe: Recipe) -> tuple[Task, tuple[str, ...]]:
+    if not recipe.data:
+        raise DataProblem("no data was given", where="data", do="tunesmith train FILE, or the key data in the recipe")
+    if recipe.task != AUTO:
+        return find_task(recipe.task), ()
+    # One text and one label is the only task so far that a plain table can mean.
+    return find_task("text-classification"), ("task is text-classification (a text and a label; override with --task)",)
+
+
+def _demand_rows(checked: data.Checked, part: str) -> None:
+    if not checked.used:
+        raise DataProblem(
+            f"the {part} file has no usable row ({checked.rows} rows read)",
+            where=checked.path,
+            do=f"look at it with: tunesmith inspect {checked.path}",
+        )
+
+
+def _demand_parts(splits: Splits, recipe: Recipe) -> None:
+    for part in ("train", "valid", "test"):
+        if not getattr(splits, part):
+            raise DataProblem(
+                f"no rows are left for the {part} part",
+                where=recipe.data,
+                do="give more rows, or other shares: --set valid_share=0.1 --set test_share=0.2",
+            )
+
+
+def _known_only(records: tuple[Record, ...], labels: tuple[str, ...]) -> tuple[list[Record], list[Rejected]]:
+    """Keep the validation rows whose label can be learnt; the others are listed."""
+    known = set(labels)
+    strange = [
+        Rejected(
+            record.origin,
+            "unknown-label",
+            f"label '{record.target}' does not occur in the training rows",
+            "add training rows with this label, or mend it",
+            {"text": str(record.fields.get("text", ""))[:200], "label": str(record.target)},
+        )
+        for record in records
+        if record.target not in known
+    ]
+    return [record for record in records if record.target in known], strange
+
+
+def _strange_labels(
+    strange: list[Rejected], test: data.Checked | None, labels: tuple[str, ...]
+) -> list[Problem]:
+    problems = []
+    if strange:
+        what = f"{len(strange)} validation rows have a label that no training row has, and were left out"
+        problems.append(Problem("warning", "unknown-label", what, strange[0].do, strange[0].origin, len(strange)))
+    unknown = [record for record in (test.records if test else ()) if record.target not in set(labels)]
+    if unknown:
+        what = f"{len(unknown)} test rows have a label that no training row has; they count as mistakes"
+        do = "add training rows with these labels, or take the rows out of the test file"
+        problems.append(Problem("warning", "unknown-label", what, do, unknown[0].origin, len(unknown)))
+    return problems

@@ -1,0 +1,320 @@
+"""One training run from recipe to bundle. `prepare` decides and prices it, `Job.run` does it as a stream of Events.
+
+Follow a run by reading `prepare` and then `Job._work`: intake -> plan -> baselines -> loop -> measure -> bundle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gc
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
+from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.save import Contents, save_bundle
+from tunesmith.errors import BundleProblem, PlanProblem
+from tunesmith.methods import find_method
+from tunesmith.models.anatomy import Anatomy, find_anatomy, trainable_share
+from tunesmith.models.build import build_model, build_tokenizer, label_config, longest_input
+from tunesmith.models.find import Base, find_base
+from tunesmith.tasks import Example
+from tunesmith.training import folder as run_folder
+from tunesmith.training import measure
+from tunesmith.training.checkpoint import Checkpoint, newest_whole
+from tunesmith.training.intake import Intake, take_in
+from tunesmith.training.loop import Material, training_events
+from tunesmith.training.plan import choose_max_length, make_plan
+from tunesmith.training.recipe import AUTO, Recipe, make_recipe, read_recipe, write_recipe
+from tunesmith.training.track import open_trackers
+from tunesmith.types import Event, Plan, from_json, to_json
+
+
+@dataclass
+class Job:
+    """A run that is ready to start. `run` may be called once."""
+
+    recipe: Recipe
+    plan: Plan
+    intake: Intake
+    base: Base
+    model: nn.Module
+    anatomy: Anatomy
+    tokenizer: Any
+    examples: dict[str, list[Example]]  # by part
+    folder: Path | None = None  # set when resuming, else made by `run`
+    resumed_from: Checkpoint | None = None
+    remarks: list[str] = field(default_factory=list)  # what the person should know before it starts
+    bundle: Bundle | None = None  # set by `run`
+
+    def run(self, stop_signal: Callable[[], int] = lambda: 0) -> Iterator[Event]:
+        """Train, measure and keep; `bundle` is set when the events end.
+
+        Args:
+            stop_signal: Asked after every step; a signal's number saves a checkpoint and stops.
+
+        Raises:
+            MachineProblem: Disk full, folder gone, or held by another process.
+            TrainingProblem: A number was not finite; the last good checkpoint is kept.
+            Stopped: `stop_signal` said so; everything so far is saved.
+        """
+        started = time.perf_counter()
+        self.folder = self.folder or run_folder.new_folder(self.recipe.out, self.recipe.data)
+        with run_folder.locked(self.folder):
+            log = run_folder.Log(self.folder)
+            if self.resumed_from is None:
+                write_file(self.folder / "recipe.yaml", self.recipe_text)
+                write_json(self.folder / "plan.json", self.plan)
+                log.cut_back(-1)
+            else:
+                log.cut_back(self.resumed_from.step)
+            with open_trackers(self) as send:
+                for event in self._work(log, stop_signal, started):
+                    log.write(event)
+                    send(event)
+                    yield event
+            self._keep(log, started)
+
+    @property
+    def recipe_text(self) -> str:
+        """The recipe as YAML that repeats this run from any folder: its paths are absolute."""
+        paths = {name: str(Path(getattr(self.recipe, name)).absolute()) for name in ("data", "valid", "test") if getattr(self.recipe, name)}
+        model = self.recipe.model
+        if not self.base.hub_id:
+            model = str(Path(model).expanduser().absolute())
+        return write_recipe(dataclasses.replace(self.recipe, **paths, model=model, out=""))
+
+    def _work(self, log: run_folder.Log, stop_signal: Callable[[], int], started: float) -> Iterator[Event]:
+        """Everything between the open folder and the files of the bundle."""
+        assert self.folder is not None
+        plan, task, splits = self.plan, self.intake.task, self.intake.splits
+
+        def stage(text: str) -> Event:
+            return Event("stage", time.perf_counter() - started, text=text)
+
+        yield stage("naive baselines")
+        baselines, answers = measure.baseline_scores(task, splits, plan)
+        yield stage("the base model before adaptation")
+        before, before_answers = measure.before_scores(task, self.base, self.tokenizer, splits, plan)
+        yield stage("training")
+        training_seconds = 0.0
+        with _as_planned(plan) as accelerator:
+            material = Material(
+                task, self.model, self.tokenizer.pad_token_id, self.examples["train"], self.examples["valid"]
+            )
+            checkpoints = self.folder / run_folder.CHECKPOINTS
+            for event in training_events(
+                plan, material, checkpoints, accelerator, checkpoint=self.resumed_from, stop_signal=stop_signal
+            ):
+                training_seconds = event.seconds
+                yield event
+            self.model.to("cpu")
+            yield stage("measuring")
+            pad_id = self.tokenizer.pad_token_id
+            self._temperature, self._threshold = measure.calibrate(
+                task, self.model, self.anatomy, splits, self.examples["valid"], plan, pad_id
+            )
+            after, after_answers = measure.after_scores(
+                task,
+                self.model,
+                splits,
+                self.examples["test"],
+                plan,
+                pad_id=pad_id,
+                training_seconds=training_seconds,
+                threshold=self._threshold,
+            )
+        if before_answers is not None:
+            answers["before"] = before_answers
+        self._gain = measure.make_gain(
+            baselines=baselines,
+            before=before,
+            after=after,
+            found=measure.differences(task, splits.test, after_answers, answers, plan),
+            splits=splits,
+            trainable_share=trainable_share(self.model),
+            seconds=time.perf_counter() - started,
+        )
+        yield Event("end", time.perf_counter() - started, text=self._gain.verdict)
+
+    def _keep(self, log: run_folder.Log, started: float) -> None:
+        """Write the bundle, then remove what only the unfinished run needed."""
+        assert self.folder is not None
+        contents = Contents(
+            plan=self.plan,
+            gain=self._gain,
+            inspection=self.intake.inspection,
+            splits=self.intake.splits,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            events=tuple(log.read()),
+            recipe=self.recipe_text,
+            temperature=self._temperature,
+            threshold=self._threshold,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            hub_id=self.base.hub_id,
+        )
+        save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
+        shutil.rmtree(self.folder / run_folder.CHECKPOINTS, ignore_errors=True)
+        self.bundle = load(self.folder, verify=False)
+
+
+class _as_planned:  # noqa: N801 - reads as the verb it is
+    """Hold the process to the plan's threads, determinism and precision while it trains; put all back afterwards."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __enter__(self) -> Any:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+
+        self.threads = torch.get_num_threads()
+        self.is_deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.set_num_threads(self.plan.threads)
+        # On GPUs some kernels have no deterministic form: torch then warns and the run goes on.
+        torch.use_deterministic_algorithms(True, warn_only=self.plan.device != "cpu")
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once, each as planned
+        return Accelerator(mixed_precision=self.plan.precision, cpu=self.plan.device == "cpu")
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.is_deterministic)
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Read, check, split, find the base model, and decide the plan; nothing is written yet.
+
+    Raises:
+        DataProblem, PlanProblem, ModelProblem, MissingExtra: As their names say, each with what to do.
+    """
+    if recipe.threads != AUTO:
+        torch.set_num_threads(int(recipe.threads))
+    intake = take_in(recipe)
+    base = find_base(recipe.model)
+    task, method = intake.task, find_method(recipe.method)
+    extra = {} if recipe.dropout == AUTO else _dropout(recipe.dropout)
+    model = build_model(
+        base.folder, task.model_class, seed=recipe.seed, **label_config(intake.labels), **extra
+    )
+    tokenizer = build_tokenizer(base.folder)
+    anatomy = find_anatomy(model)
+    if reason := method.why_not(task.name, anatomy):
+        raise PlanProblem(f"method '{recipe.method}' cannot serve here: {reason}", where="method", do="use method full")
+    model = method.apply(model, anatomy, {"top_layers": recipe.top_layers})
+    limit = longest_input(model.config, tokenizer)
+    train = task.encode(intake.splits.train, tokenizer, labels=intake.labels, max_length=limit)
+    max_length = choose_max_length(recipe.max_length, [len(example.tokens) for example in train], limit)
+    tokenizer.model_max_length = max_length
+    model.config.pad_token_id = tokenizer.pad_token_id
+    examples = {
+        part: task.encode(getattr(intake.splits, part), tokenizer, labels=intake.labels, max_length=max_length)
+        for part in ("train", "valid", "test")
+    }
+    plan = make_plan(
+        recipe,
+        intake,
+        base,
+        method=method,
+        anatomy=anatomy,
+        model=model,
+        train=examples["train"],
+        pad_id=tokenizer.pad_token_id,
+        max_length=max_length,
+    )
+    gc.collect()
+    return Job(recipe, plan, intake, base, model, anatomy, tokenizer, examples)
+
+
+def train(data: str | Path, *, on_event: Callable[[Event], None] | None = None, **options: Any) -> Bundle:
+    """Adapt a base model to the labelled rows in a file, measure what that gained, and keep the result.
+
+    Args:
+        data: A file of labelled rows, a folder saved by the datasets library, or a recipe (`.yaml`, `.json` recipe).
+        on_event: Called with each Event as it happens, e.g. to show progress.
+        options: Recipe keys, e.g. `epochs=3`, `label="stars"`; see `tunesmith.Recipe`.
+
+    Returns:
+        The finished run: `run.gain`, `run.predict([...])`, `run.path`.
+
+    Raises:
+        TunesmithError: In three parts: what happened, where, what to do.
+    """
+    is_recipe = Path(data).suffix in {".yaml", ".yml"}
+    values = {**read_recipe(Path(data)), **options} if is_recipe else {"data": str(data), **options}
+    return _finish(prepare(make_recipe(values)), on_event)
+
+
+def resume(path: str | Path, *, on_event: Callable[[Event], None] | None = None) -> Bundle:
+    """Go on with an unfinished run from its newest whole checkpoint; the weights end as if it had never stopped."""
+    return _finish(prepare_resume(path), on_event)
+
+
+def _finish(job: Job, on_event: Callable[[Event], None] | None) -> Bundle:
+    for event in job.run():
+        if on_event is not None:
+            on_event(event)
+    assert job.bundle is not None
+    return job.bundle
+
+
+def _dropout(share: float) -> dict[str, float]:
+    """Give the configuration entries by which the common families call their dropout."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout")
+    return dict.fromkeys(names, share)
+
+
+def prepare_resume(path: str | Path) -> Job:
+    """Make ready to go on with an unfinished run, from the newest checkpoint whose hashes hold.
+
+    Raises:
+        BundleProblem: There is no run, it is finished, or its data, base model or recipe have changed since.
+    """
+    folder = run_folder.old_folder(path)
+    if (folder / MANIFEST).is_file():
+        raise BundleProblem(
+            "this run is finished; there is nothing to resume",
+            where=str(folder),
+            do=f'use it: tunesmith predict {path} "some text"',
+        )
+    recipe = make_recipe(read_recipe(folder / "recipe.yaml"), where=str(folder / "recipe.yaml"))
+    kept = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    if recipe.threads == AUTO:
+        recipe = dataclasses.replace(recipe, threads=kept["threads"])
+    job = prepare(recipe)
+    job.remarks += _demand_same(kept, to_json(job.plan), folder)
+    job.plan, job.folder = from_json(Plan, kept), folder
+    job.resumed_from, passed = newest_whole(folder / run_folder.CHECKPOINTS)
+    job.remarks += [f"{sentence}; going back to an older one" for sentence in passed]
+    if job.resumed_from is None:
+        job.remarks.append("there is no checkpoint to go on from: starting at step 0")
+    else:
+        job.remarks.append(f"going on from step {job.resumed_from.step} of {job.plan.steps}")
+    return job
+
+
+def _demand_same(kept: dict[str, Any], now: dict[str, Any], folder: Path) -> list[str]:
+    """Compare the plan on disk with the one made anew; other library versions are a remark, all else an error."""
+    free = {"expected_seconds", "expected_memory_mib", "versions"}
+    changed = sorted(name for name in kept if name not in free and kept[name] != now[name])
+    if changed:
+        details = {"data": "the data file", "base_sha256": "the base model", "threads": "the number of threads"}
+        listed = ", ".join(details.get(name, name) for name in changed)
+        raise BundleProblem(
+            f"since this run began these have changed: {listed}",
+            where=str(folder),
+            do="put back what was changed and resume, or train anew: tunesmith train " + str(folder / "recipe.yaml"),
+        )
+    if kept["versions"] == now["versions"]:
+        return []
+    other = [f"{name} {kept['versions'].get(name)} -> {version}" for name, version in now["versions"].items() if kept["versions"].get(name) != version]
+    return [f"library versions have changed ({', '.join(other)}); the weights may differ in their last bits"]

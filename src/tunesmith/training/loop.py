@@ -1,0 +1,254 @@
+"""The training loop: one generator of Events. Printing, logging and stopping are done by whoever iterates.
+
+Everything random is a function of the plan's seed and the step: the rows of a step (`tasks.batching`) and, by seeding
+torch anew before each step, dropout. So a run that is resumed at a step goes on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tunesmith.errors import Stopped, TrainingProblem
+from tunesmith.tasks import Example, Task
+from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
+from tunesmith.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from tunesmith.types import Event, Plan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_CALM = (
+    "lower the learning rate (it is {:g}; try a third of it) or use --set mixed_precision=no; "
+    "the last good checkpoint is kept"
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the loop works on; all of it is fixed before the first step."""
+
+    task: Task
+    model: nn.Module
+    pad_id: int  # of the tokenizer
+    train: Sequence[Example]
+    valid: Sequence[Example]
+
+    @functools.cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each training example."""
+        return [len(example.tokens) for example in self.train]
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Everything that a checkpoint needs besides tensors."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_value: float = -1e308  # JSON has no infinities
+    best_loss: float = 1e308
+    waited: int = 0  # evaluations since the best one
+    is_over: bool = False  # stopped early
+    loss_sum: float = 0.0  # over the rows seen since the last evaluation
+    loss_rows: int = 0
+    seconds: float = 0.0  # spent training, over all resumptions
+
+
+def learning_rate_at(step: int, plan: Plan) -> float:
+    """Give the rate of the step counted from 0: linear warm-up, then linear decay to zero at `plan.steps`."""
+    peak = float(plan.options["learning_rate"])
+    warmup = math.ceil(float(plan.options["warmup_ratio"]) * plan.steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * max(0.0, (plan.steps - step) / max(1, plan.steps - warmup))
+
+
+def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """Make AdamW over the trainable parameters; biases and norms do not decay.
+
+    Source: Loshchilov & Hutter 2019. The fused kernel does the same arithmetic in one pass over memory.
+    """
+    free = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in free if p.dim() > 1], "weight_decay": float(plan.options["weight_decay"])},
+        {"params": [p for p in free if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=float(plan.options["learning_rate"]), fused=True
+    )
+
+
+def training_events(
+    plan: Plan,
+    material: Material,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    checkpoint: Checkpoint | None = None,
+    stop_signal: Callable[[], int] = lambda: 0,
+) -> Iterator[Event]:
+    """Train until the last step or until validation stops improving; the best weights are in the model at the end.
+
+    Args:
+        plan: Steps, rates and seeds; nothing is decided here.
+        material: Model, examples and task. The model is changed in place.
+        folder: The run's `checkpoints`.
+        accelerator: Places the model; one process, several, or mixed precision are its configuration.
+        checkpoint: Where to go on from.
+        stop_signal: Asked after every step; a number other than 0 (the signal's) saves and stops.
+
+    Yields:
+        "step" (loss, learning_rate), "evaluation" (validation scores, train_loss) and "checkpoint" events. Their
+        `seconds` count from the start of the run, over all resumptions.
+
+    Raises:
+        TrainingProblem: A loss, gradient or answer was not finite; the last good checkpoint stays.
+        MachineProblem: A checkpoint could not be written.
+        Stopped: A signal came; everything up to the last step is saved.
+    """
+    model, optimizer = accelerator.prepare(material.model, make_optimizer(material.model, plan))
+    bare, inner = accelerator.unwrap_model(model), getattr(optimizer, "optimizer", optimizer)
+    progress = Progress()
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, bare, inner)
+        progress = Progress(**{name: checkpoint.state[name] for name in Progress.__dataclass_fields__})
+    started = saved = time.perf_counter()
+    earlier = progress.seconds
+
+    def event(kind: Any, values: Mapping[str, float] | None = None) -> Event:
+        progress.seconds = earlier + time.perf_counter() - started
+        return Event(kind, progress.seconds, progress.step, values or {})
+
+    def save() -> Event:
+        nonlocal saved
+        done = event("checkpoint")
+        if accelerator.is_main_process:
+            save_checkpoint(folder, bare, inner, vars(progress))
+        accelerator.wait_for_everyone()
+        saved = time.perf_counter()
+        return done
+
+    steps = _steps_from(plan, material.lengths, progress.step)
+    while not progress.is_over and (rows := next(steps, None)) is not None:
+        loss = _step(plan, material, model, optimizer, accelerator, rows, progress.step)
+        progress.step += 1
+        progress.loss_sum += loss * len(rows)
+        progress.loss_rows += len(rows)
+        yield event("step", {"loss": loss, "learning_rate": learning_rate_at(progress.step - 1, plan)})
+        is_evaluated = progress.step % int(plan.options["eval_steps"]) == 0 or progress.step == plan.steps
+        if is_evaluated:
+            yield event("evaluation", _evaluate(plan, material, bare, progress))
+        signal_number = stop_signal()
+        if is_evaluated or signal_number or time.perf_counter() - saved > float(plan.options["checkpoint_seconds"]):
+            yield save()
+        if signal_number:
+            raise Stopped(
+                f"stopped by signal {signal_number} at step {progress.step} of {plan.steps}; everything so far is saved",
+                where=str(folder.parent),
+                signal_number=signal_number,
+            )
+    if progress.best_step is not None and progress.best_step != progress.step:
+        load_weights(folder, progress.best_step, bare)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def _steps_from(plan: Plan, lengths: Sequence[int], first: int) -> Iterator[list[int]]:
+    """Yield the rows of every step from `first` (counted from 0) to the last of the plan."""
+    batch_size = int(plan.options["batch_size"]) * int(plan.options["gradient_accumulation_steps"])
+    each = steps_per_epoch(len(lengths), batch_size)
+    for epoch in range(first // each, math.ceil(plan.steps / each)):
+        steps = epoch_steps(lengths, batch_size, seed=plan.seed, epoch=epoch)
+        yield from steps[max(0, first - epoch * each) : plan.steps - epoch * each]
+
+
+def _step(
+    plan: Plan,
+    material: Material,
+    model: nn.Module,
+    optimizer: Any,
+    accelerator: Accelerator,
+    rows: list[int],
+    step: int,
+) -> float:
+    """Make one optimiser update from `rows`; give the mean loss over them.
+
+    Each process takes every n-th row, so that lengths stay balanced. The gradient is the mean over all rows of the
+    step, whatever the number of processes and of fills.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    torch.manual_seed(_mix(plan.seed, step, rank))
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(step, plan)
+    mine = rows[rank::world] or rows[:1]  # a process without a row still has to take part in the exchange
+    share = 1.0 if rows[rank::world] else 0.0
+    fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))
+    model.train()
+    total = torch.zeros((), device=accelerator.device)
+    for index, part in enumerate(fills):
+        batch = material.task.batch([material.train[row] for row in part], material.pad_id)
+        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        is_last = index == len(fills) - 1
+        with accelerator.autocast():
+            loss = material.task.loss(model, batch) * share
+        if is_last:
+            accelerator.backward(loss * world / len(rows))
+        else:
+            with accelerator.no_sync(model):
+                accelerator.backward(loss * world / len(rows))
+        total += loss.detach()
+    norm = accelerator.clip_grad_norm_(model.parameters(), float(plan.options["max_grad_norm"]))
+    mean = float(accelerator.reduce(total, "sum")) / len(rows)
+    _demand_finite(mean, norm, plan, step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return mean
+
+
+def _demand_finite(loss: float, norm: Any, plan: Plan, step: int) -> None:
+    # With fp16 an infinite gradient is part of finding the loss scale, and the step is skipped; elsewhere it is a fault.
+    is_finite = math.isfinite(loss) and (plan.precision == "fp16" or norm is None or math.isfinite(float(norm)))
+    if not is_finite:
+        raise TrainingProblem(
+            f"the loss is {loss:g} and the gradient norm {float(norm):g} at step {step + 1}",
+            where=f"training step {step + 1} of {plan.steps}",
+            do=_CALM.format(plan.options["learning_rate"]),
+        )
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """Give a 63-bit seed for one step of one process; neighbouring steps share nothing."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "little") >> 1
+
+
+def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progress) -> dict[str, float]:
+    """Score the validation rows and note whether they are the best so far (ties go to the lower loss)."""
+    model.eval()
+    batch_tokens = int(plan.options["batch_tokens"])
+    answers = material.task.answer(model, material.valid, pad_id=material.pad_id, batch_tokens=batch_tokens)
+    if not np.isfinite(answers).all():
+        raise TrainingProblem(
+            f"the model's answers on the validation rows are not finite after step {progress.step}",
+            where=f"training step {progress.step} of {plan.steps}",
+            do=_CALM.format(plan.options["learning_rate"]),
+        )
+    scores = material.task.measure(answers, material.valid)
+    value, loss = scores[plan.options["metric"]], scores["loss"]
+    if (value, -loss) > (progress.best_value, -progress.best_loss):
+        progress.best_step, progress.best_value, progress.best_loss, progress.waited = progress.step, value, loss, 0
+    else:
+        progress.waited += 1
+    progress.is_over = progress.waited >= int(plan.options["patience"])
+    scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows), "best": progress.best_value}
+    progress.loss_sum, progress.loss_rows = 0.0, 0
+    return scores

@@ -1,0 +1,165 @@
+"""Measure honestly what adaptation gained: naive baselines, the model before, the model after, on the same test rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tunesmith import metrics
+from tunesmith.models.anatomy import Anatomy, output_layer
+from tunesmith.models.build import build_body
+from tunesmith.models.find import Base
+from tunesmith.tasks import Example, Task
+from tunesmith.types import Difference, Gain, Plan, Record, Scores, Splits
+
+NAMES = {"majority": "the majority class", "tfidf": "TF-IDF with logistic regression", "before": "the model before"}
+
+
+def baseline_scores(task: Task, splits: Splits, plan: Plan) -> tuple[dict[str, Scores], dict[str, Any]]:
+    """Score the task's naive baselines on the test rows; give their raw answers too, for paired comparison."""
+    scores, answers = {}, {}
+    for baseline in task.baselines(splits, labels=plan.labels, seed=plan.seed):
+        answers[baseline.name] = baseline.answers
+        scores[baseline.name] = _scored(task, splits.test, baseline.answers, plan, baseline.seconds)
+    return scores, answers
+
+
+def before_scores(
+    task: Task, base: Base, tokenizer: Any, splits: Splits, plan: Plan
+) -> tuple[Scores | None, np.ndarray[Any, Any] | None]:
+    """Score the base model's zero-shot answers on the test rows; None where it has no way to answer."""
+    start = time.perf_counter()
+    body = build_body(base.folder)
+    max_length = int(plan.options["max_length"])
+    answers = task.zero_shot(body, tokenizer, splits.test, labels=plan.labels, max_length=max_length)
+    if answers is None:
+        return None, None
+    return _scored(task, splits.test, answers, plan, time.perf_counter() - start), answers
+
+
+def _scored(task: Task, records: Sequence[Record], answers: Any, plan: Plan, seconds: float) -> Scores:
+    main = str(plan.options["metric"])
+    scores = task.score(records, answers, labels=plan.labels, main=main, seed=plan.seed)
+    return dataclasses.replace(scores, seconds=seconds)
+
+
+def calibrate(
+    task: Task, model: nn.Module, anatomy: Anatomy, splits: Splits, valid: Sequence[Example], plan: Plan, pad_id: int
+) -> tuple[float, float | None]:
+    """Fold the temperature that fits the validation rows into the output layer, and find where to abstain.
+
+    After this the model's own softmax is calibrated, in plain Transformers as here.
+
+    Returns:
+        The temperature; and the threshold found on the validation rows (None when none was asked for; 1.0, which
+        abstains almost always, when no lower one reaches the precision asked for).
+    """
+    batch_tokens = int(plan.options["batch_tokens"])
+    answers = task.answer(model, valid, pad_id=pad_id, batch_tokens=batch_tokens)
+    temperature = task.calibrate(answers, valid)
+    layer = output_layer(anatomy)
+    with torch.no_grad():
+        layer.weight.div_(temperature)
+        if layer.bias is not None:
+            layer.bias.div_(temperature)
+    wanted = plan.options["abstain_precision"]
+    if wanted is None:
+        return temperature, None
+    found = task.abstention(answers / temperature, splits.valid, labels=plan.labels, precision=float(wanted))
+    return temperature, 1.0 if found is None else found
+
+
+def after_scores(
+    task: Task,
+    model: nn.Module,
+    splits: Splits,
+    test: Sequence[Example],
+    plan: Plan,
+    *,
+    pad_id: int,
+    training_seconds: float,
+    threshold: float | None,
+) -> tuple[Scores, np.ndarray[Any, Any]]:
+    """Score the adapted model on the test rows; with a threshold, also what it answers and how well, on these rows."""
+    start = time.perf_counter()
+    answers = task.answer(model, test, pad_id=pad_id, batch_tokens=int(plan.options["batch_tokens"]))
+    scores = _scored(task, splits.test, answers, plan, 0.0)
+    if threshold is not None:
+        scores = task.with_abstention(scores, answers, splits.test, labels=plan.labels, threshold=threshold)
+        scores.details["abstain"]["precision"] = plan.options["abstain_precision"]
+    return dataclasses.replace(scores, seconds=training_seconds + time.perf_counter() - start), answers
+
+
+def differences(
+    task: Task, records: Sequence[Record], after: Any, others: Mapping[str, Any], plan: Plan
+) -> dict[str, Difference]:
+    """Compare the adapted model's raw answers with each of the others', paired over the test rows."""
+    mine, *theirs = (
+        [value for value, _, _ in task.decode(answers, labels=plan.labels)] for answers in (after, *others.values())
+    )
+    main = str(plan.options["metric"])
+    return {
+        name: task.difference(records, mine, answered, metric=main, seed=plan.seed)
+        for name, answered in zip(others, theirs, strict=True)
+    }
+
+
+def judge(
+    after: Scores, baselines: Mapping[str, Scores], found: Mapping[str, Difference], splits: Splits
+) -> tuple[str, tuple[str, ...]]:
+    """Say in plain words whether adaptation paid, and what would help where it did not (or cannot be told)."""
+    name = max(baselines, key=lambda key: baselines[key].value)
+    rival, difference = baselines[name], found[name]
+    points = f"{100 * difference.value:+.1f} points of {after.main.replace('_', ' ')}"
+    low, high = (100 * limit for limit in difference.interval)
+    span = f"95% interval {low:+.1f} to {high:+.1f}, {after.n:,} test rows"
+    if difference.interval[0] > 0:
+        return f"The adapted model beats {NAMES.get(name, name)} by {points} ({span}).", ()
+    if difference.interval[1] < 0:
+        verdict = f"The adapted model is worse than {NAMES.get(name, name)}: {points} ({span}). Use the simpler one."
+        return verdict, tuple(_advice(splits, is_wide=False, is_training_poor=after.value < rival.value))
+    verdict = (
+        f"It cannot be told whether the adapted model beats {NAMES.get(name, name)}: {points} ({span} includes zero)."
+    )
+    return verdict, tuple(_advice(splits, is_wide=high - low > 4, is_training_poor=after.value <= rival.value))
+
+
+def _advice(splits: Splits, *, is_wide: bool, is_training_poor: bool) -> list[str]:
+    advice = []
+    if is_wide:
+        advice.append(f"More test rows narrow the interval: four times {len(splits.test):,} rows halve it (--test FILE).")
+    if _has_much_cjk(splits.train):
+        advice.append(
+            "Much of the text is Chinese or Japanese, and the embedded model was pretrained on English: "
+            "give a base model of that language (--model FOLDER, or a hub id such as google-bert/bert-base-chinese)."
+        )
+    if is_training_poor:
+        advice.append("More labelled rows, or a larger base model of the same language (--model), usually help most.")
+        advice.append("More passes or another rate can help too: --epochs, --learning-rate.")
+    return advice
+
+
+def _has_much_cjk(records: Sequence[Record]) -> bool:
+    text = "".join(str(record.fields.get("text", "")) for record in records[:500])
+    return sum("\u3040" <= character <= "\u9fff" for character in text) * 3 > len(text)
+
+
+def make_gain(
+    *,
+    baselines: Mapping[str, Scores],
+    before: Scores | None,
+    after: Scores,
+    found: Mapping[str, Difference],
+    splits: Splits,
+    trainable_share: float,
+    seconds: float,
+) -> Gain:
+    """Put the measured parts together with the verdict."""
+    verdict, advice = judge(after, baselines, found, splits)
+    return Gain(dict(baselines), before, after, dict(found), trainable_share, seconds, verdict, advice)

@@ -1,0 +1,231 @@
+"""Decide everything before work starts: every `auto` of the recipe gets its value here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import tunesmith
+from tunesmith.errors import PlanProblem, nearest_first
+from tunesmith.methods import Method
+from tunesmith.models.anatomy import Anatomy
+from tunesmith.models.find import Base
+from tunesmith.tasks import Example, Task
+from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
+from tunesmith.training.intake import Intake
+from tunesmith.training.recipe import AUTO, Recipe
+from tunesmith.types import Plan
+
+_LONGEST_BY_DEFAULT = 256  # tokens; longer texts cost much and, for one label a text, rarely gain
+_MOST_STEPS_BETWEEN_EVALUATIONS = 250
+
+
+def choose_device(wanted: str) -> str:
+    """Give the device to train on: the one asked for, else the best there is.
+
+    Raises:
+        PlanProblem: The device asked for is not there.
+    """
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if wanted == AUTO:
+        return next(name for name in ("cuda", "mps", "cpu") if name in there)
+    if wanted.split(":")[0] not in there:
+        raise PlanProblem(
+            f"device '{wanted}' is not here", where="device", do=f"use one of: {nearest_first(wanted, there)}"
+        )
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Give no, bf16 or fp16; bf16 where a GPU computes in it.
+
+    On CPUs float32 stays the default even where they have bf16 units: with small models it was no faster (median
+    ratio 0.95 of the wall time on SST-2 with AMX units, see docs/notebook.md).
+
+    Raises:
+        PlanProblem: Not a precision, or one that the device does not have.
+    """
+    if wanted == AUTO:
+        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
+    if wanted not in {"no", "bf16", "fp16"}:
+        raise PlanProblem(f"mixed_precision is '{wanted}'", where="mixed_precision", do="use one of: no, bf16, fp16")
+    if wanted == "fp16" and not device.startswith("cuda"):
+        raise PlanProblem(
+            f"fp16 training is not supported on {device}", where="mixed_precision", do="use no or bf16, or a CUDA GPU"
+        )
+    return wanted
+
+
+def choose_max_length(wanted: Any, lengths: Sequence[int], limit: int) -> int:
+    """Give the number of tokens at which texts are cut: as asked, else what 99.5% of the texts need, at most 256.
+
+    Raises:
+        PlanProblem: More than the base model can read.
+    """
+    if wanted == AUTO:
+        needed = int(np.percentile(lengths, 99.5, method="higher"))
+        return min(limit, _LONGEST_BY_DEFAULT, max(16, -(-needed // 8) * 8))
+    if wanted > limit:
+        raise PlanProblem(
+            f"max_length is {wanted}; this base model reads at most {limit} tokens",
+            where="max_length",
+            do=f"choose {limit} or less",
+        )
+    return int(wanted)
+
+
+def choose_batch_size(wanted: Any, rows: int) -> int:
+    """Give the rows of a step: as asked, else 16 for small files (more updates) and 32 for large."""
+    return int(wanted) if wanted != AUTO else (16 if rows < 1000 else 32)
+
+
+def choose_epochs(wanted: Any, rows: int, batch_size: int, labels: int) -> float:
+    """Give the most passes: as asked, else enough for 200 updates and 5 more for each label, within 3 .. 30.
+
+    Early stopping ends most runs before. Tuned on SST-2 and BANKING77 with 2,000 rows: see docs/notebook.md.
+    """
+    if wanted != AUTO:
+        return float(wanted)
+    return float(min(30, max(3, math.ceil((200 + 5 * labels) / steps_per_epoch(rows, batch_size)))))
+
+
+def make_plan(
+    recipe: Recipe,
+    intake: Intake,
+    base: Base,
+    *,
+    method: Method,
+    anatomy: Anatomy,
+    model: nn.Module,
+    train: Sequence[Example],
+    pad_id: int,
+    max_length: int,
+) -> Plan:
+    """Resolve every open key of the recipe and estimate what the run will cost.
+
+    Args:
+        recipe: What was asked for.
+        intake: Checked and split records.
+        base: The base model, found and hashed.
+        method: Decides the learning rate unless the recipe does.
+        anatomy: Of `model`.
+        model: With the method applied; one step is timed on it and leaves no trace.
+        train: The training examples, cut to `max_length`.
+        pad_id: Of the tokenizer.
+        max_length: As chosen by `choose_max_length`.
+
+    Raises:
+        PlanProblem: A key does not fit the task, the model or the machine.
+    """
+    rows, task = len(train), intake.task
+    device = choose_device(recipe.device)
+    batch_size = choose_batch_size(recipe.batch_size, rows)
+    per_step = batch_size * recipe.gradient_accumulation_steps
+    epochs = choose_epochs(recipe.epochs, rows, per_step, len(intake.labels))
+    each = steps_per_epoch(rows, per_step)
+    steps = max(1, math.ceil(epochs * each))
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
+        "batch_tokens": recipe.batch_tokens,
+        "learning_rate": method.default_learning_rate(anatomy)
+        if recipe.learning_rate == AUTO
+        else recipe.learning_rate,
+        "max_length": max_length,
+        "metric": _metric(recipe.metric, task),
+        "eval_steps": min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if recipe.eval_steps == AUTO else recipe.eval_steps,
+        "abstain_precision": recipe.precision_wanted,
+    }
+    for name in ("weight_decay", "warmup_ratio", "max_grad_norm", "dropout", "patience", "checkpoint_seconds"):
+        options[name] = getattr(recipe, name)
+    if recipe.method == "top-layers":
+        options["top_layers"] = recipe.top_layers
+    seconds, memory_mib = _price(task, model, train, per_step, recipe.batch_tokens, pad_id, device)
+    return Plan(
+        task=task.name,
+        method=recipe.method,
+        base=recipe.model,
+        base_sha256=base.sha256,
+        data={
+            "files": intake.files,
+            "roles": dict(intake.inspection.roles),
+            "fingerprint": intake.splits.fingerprint,
+            "train": rows,
+            "valid": len(intake.splits.valid),
+            "test": len(intake.splits.test),
+            "cut": sum(example.was_cut for example in train),
+        },
+        labels=intake.labels,
+        options=options,
+        seed=recipe.seed,
+        device=device,
+        threads=torch.get_num_threads(),
+        precision=choose_precision(recipe.mixed_precision, device),
+        steps=steps,
+        expected_seconds=seconds * epochs,
+        expected_memory_mib=memory_mib,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what decides the numbers."""
+    import tokenizers
+    import transformers
+
+    libraries = {"tunesmith": tunesmith, "torch": torch, "transformers": transformers, "tokenizers": tokenizers}
+    return {name: str(library.__version__) for name, library in libraries.items()} | {"numpy": np.__version__}
+
+
+def _metric(wanted: str, task: Task) -> str:
+    if wanted == AUTO:
+        return task.main
+    if wanted not in task.metrics:
+        raise PlanProblem(
+            f"no metric '{wanted}' for {task.name}",
+            where="metric",
+            do=f"use one of: {nearest_first(wanted, task.metrics)}",
+        )
+    return wanted
+
+
+def _price(
+    task: Task, model: nn.Module, examples: Sequence[Example], batch_size: int, batch_tokens: int, pad_id: int, device: str
+) -> tuple[float, float]:
+    """Time one real step of middling length; give the seconds of an epoch and the memory in MiB.
+
+    Evaluation adds about a tenth, which is included. On a GPU the step is timed on the CPU all the same, so the estimate
+    is an upper bound there; the progress line corrects it from the first steps on.
+    """
+    lengths = [len(example.tokens) for example in examples]
+    steps = epoch_steps(lengths, batch_size, seed=0, epoch=0)
+    fills = [part for step in steps for part in fill(step, lengths, batch_tokens)]
+    tokens = [len(part) * max(lengths[row] for row in part) for part in fills]
+    middle = fills[sorted(range(len(fills)), key=lambda index: tokens[index])[len(fills) // 2]]
+    batch = task.batch([examples[row] for row in middle], pad_id)
+    kept = torch.get_rng_state()
+    model.train()
+    seconds = math.inf
+    for _ in range(2):  # the first pass also allocates and picks kernels
+        start = time.perf_counter()
+        task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        seconds = min(seconds, time.perf_counter() - start)
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    torch.set_rng_state(kept)
+    size = max(len(middle) * max(lengths[row] for row in middle), 1)
+    free = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    update = 5e-10 * free * len(steps)  # AdamW reads and writes about 28 bytes a parameter
+    expected = (seconds / size * sum(tokens) + update) * 1.1
+    # What the process holds now includes weights and one step's activations; gradients and two moments come on top,
+    # and the largest step needs more than the middling one.
+    held_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return expected, held_mib + 12 * free / 2**20

@@ -1,0 +1,202 @@
+"""What a person may ask of a training run: every key with its default, its meaning and what it may be.
+
+The command line's flags, `--set`, the recipe file, `tunesmith init` and the reference page are all made from `Recipe`.
+No torch here: `tunesmith train --help` reads this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import PlanProblem, nearest_first
+
+AUTO = "auto"
+_PATHS = ("data", "valid", "test", "out")
+_LARGEST_RECIPE_BYTES = 1_000_000
+
+ALIASES = {
+    "train": "data",
+    "train_file": "data",
+    "validation": "valid",
+    "validation_file": "valid",
+    "test_file": "test",
+    "model_name_or_path": "model",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "max_seq_length": "max_length",
+    "output_dir": "out",
+    "metric_for_best_model": "metric",
+    "early_stopping_patience": "patience",
+    "report_to": "track",
+    "text_column": "text",
+    "label_column": "label",
+}
+
+
+def _key(default: Any, kind: str, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """Declare one recipe key; `kind` names what `_read` makes of a value."""
+    return field(default=default, metadata={"kind": kind, "help": meaning, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a person may decide about a run. `auto` is resolved in the plan, which is printed before work starts."""
+
+    data: str = _key("", "path", "labelled rows to learn from: a file, or a folder saved by the datasets library")
+    valid: str = _key("", "path", "rows to choose the best weights by (default: a share of the data)")
+    test: str = _key("", "path", "rows to measure the gain on (default: a share of the data)")
+    task: str = _key(AUTO, "text", "what to learn: text-classification")
+    text: str = _key("", "text", "column that holds the text (default: inferred)")
+    label: str = _key("", "text", "column that holds the label (default: inferred)")
+    model: str = _key("minilm", "text", "base model: minilm (embedded), a local folder, or a hub id")
+    method: str = _key("full", "text", "what may change: full, or top-layers")
+    top_layers: int = _key(2, "whole", "blocks that method top-layers frees; 0 is a linear probe", least=0)
+    epochs: Any = _key(AUTO, "auto-number", "most passes over the training rows", least=0.01, most=10_000)
+    batch_size: Any = _key(AUTO, "auto-whole", "rows behind one optimiser step", least=1)
+    gradient_accumulation_steps: int = _key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
+    batch_tokens: int = _key(4096, "whole", "most tokens in the model at once, padding included", least=1)
+    learning_rate: Any = _key(AUTO, "auto-number", "peak learning rate", least=0.0, most=10.0)
+    max_length: Any = _key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
+    weight_decay: float = _key(0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0)
+    warmup_ratio: float = _key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
+    max_grad_norm: float = _key(1.0, "number", "gradients are clipped to this norm", least=1e-9)
+    dropout: Any = _key(AUTO, "auto-number", "dropout while training (auto: the base model's own)", least=0.0, most=0.9)
+    metric: str = _key(AUTO, "text", "validation metric that decides: accuracy, macro_f1, weighted_f1")
+    patience: int = _key(3, "whole", "evaluations without improvement before training stops", least=1)
+    eval_steps: Any = _key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
+    checkpoint_seconds: float = _key(120.0, "number", "most seconds between checkpoints", least=0.0)
+    mixed_precision: str = _key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
+    abstain_at: str = _key("", "text", "e.g. precision=0.95: answer only as surely as that, else 'do not know'")
+    valid_share: float = _key(0.1, "number", "share of the data for validation", least=0.0, most=0.5)
+    test_share: float = _key(0.2, "number", "share of the data for the test", least=0.01, most=0.8)
+    max_rejected: float = _key(0.05, "number", "most unusable rows, as a share, before the run stops", least=0, most=1)
+    seed: int = _key(0, "whole", "of the split, the fresh head, the order of rows and dropout", least=0, most=2**31)
+    threads: Any = _key(AUTO, "auto-whole", "CPU threads (auto: what torch would take)", least=1)
+    device: str = _key(AUTO, "text", "cpu, cuda or mps (auto: the best there is)")
+    track: str = _key("", "text", "send events to a tracker too: tensorboard, mlflow or wandb")
+    out: str = _key("", "path", "run folder to make (default: runs/NAME-OF-THE-DATA)")
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, _read(item, getattr(self, item.name)))
+
+    @property
+    def precision_wanted(self) -> float | None:
+        """The precision that `abstain_at` asks for, or None."""
+        if not self.abstain_at:
+            return None
+        name, _, value = self.abstain_at.partition("=")
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if name.strip() != "precision" or not 0 < share < 1:
+            raise PlanProblem(
+                f"abstain_at is '{self.abstain_at}'", where="abstain_at", do="write precision=0.95 (a share below 1)"
+            )
+        return share
+
+
+def _read(item: dataclasses.Field[Any], value: Any) -> Any:
+    """Check one value and give it in its own type.
+
+    Raises:
+        PlanProblem: The value is not of the key's kind, or out of range.
+    """
+    kind, least, most = (item.metadata[name] for name in ("kind", "least", "most"))
+    if kind.startswith("auto-") and (value == AUTO or value is None):
+        return AUTO
+    if kind in {"text", "path"}:
+        if isinstance(value, (dict, list)):
+            raise _wrong(item.name, value, "one piece of text")
+        return "" if value is None else str(value)
+    if isinstance(value, bool):
+        raise _wrong(item.name, value, "a number")
+    try:
+        number = float(value)
+        is_whole = number == int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong(item.name, value, "a number" + (" or auto" if kind.startswith("auto-") else "")) from None
+    if kind.endswith("whole") and not is_whole:
+        raise _wrong(item.name, value, "a whole number")
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise _wrong(item.name, value, f"at least {least:g}" + (f" and at most {most:g}" if most is not None else ""))
+    return int(number) if kind.endswith("whole") else number
+
+
+def _wrong(name: str, value: Any, wanted: str) -> PlanProblem:
+    return PlanProblem(f"{name} is {value!r}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe")
+
+
+def keys() -> tuple[dataclasses.Field[Any], ...]:
+    """Give every recipe key in order; `metadata` holds `kind` and `help`."""
+    return dataclasses.fields(Recipe)
+
+
+def make_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Build a recipe from keys and values; Transformers' names are accepted for ours.
+
+    Raises:
+        PlanProblem: An unknown key (the valid ones are listed, nearest first), a key given under two names, or a value
+            of the wrong kind.
+    """
+    known = {item.name for item in keys()}
+    chosen: dict[str, Any] = {}
+    for given, value in values.items():
+        name = ALIASES.get(str(given), str(given)).replace("-", "_")
+        if name not in known:
+            raise PlanProblem(
+                f"no recipe key '{given}'", where=where, do=f"the keys are: {nearest_first(str(given), known)}"
+            )
+        if name in chosen:
+            raise PlanProblem(f"'{given}' and another key both set {name}", where=where, do="keep one of them")
+        chosen[name] = value
+    return Recipe(**chosen)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read the keys of a recipe file (YAML or JSON); relative paths in it are relative to the file.
+
+    Raises:
+        PlanProblem: Not a file, too large, not YAML, or not a mapping of keys to plain values.
+    """
+    import yaml
+
+    where = str(path)
+    do = "start from the commented one that `tunesmith init FOLDER` writes"
+    if not path.is_file():
+        raise PlanProblem("there is no such recipe", where=where, do=do)
+    if path.stat().st_size > _LARGEST_RECIPE_BYTES:
+        raise PlanProblem("this file is too large for a recipe", where=where, do=do)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PlanProblem(f"this recipe is not YAML: {reason}", where=where, do=do) from error
+    if not isinstance(content, dict):
+        raise PlanProblem("a recipe is a mapping of keys to values", where=where, do=do)
+    for name, value in content.items():
+        if isinstance(value, dict) and name == "abstain_at":  # abstain_at: {precision: 0.95} reads well in YAML
+            content[name] = ",".join(f"{key}={item}" for key, item in value.items())
+        elif ALIASES.get(name, name) in _PATHS and isinstance(value, str) and value:
+            content[name] = str(path.parent / Path(value).expanduser())
+    return content
+
+
+def write_recipe(recipe: Recipe, *, comments: bool = False) -> str:
+    """Give the recipe as YAML text; with `comments`, every key has its meaning above it."""
+    import yaml
+
+    lines = []
+    for item in keys():
+        if comments:
+            lines.append(f"# {item.metadata['help']}")
+        value = {item.name: getattr(recipe, item.name)}
+        lines.append(yaml.safe_dump(value, allow_unicode=True, default_flow_style=False).rstrip("\n"))
+        if comments:
+            lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
