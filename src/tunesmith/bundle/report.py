@@ -99,6 +99,19 @@ def gain_lines(gain: Gain) -> list[Line]:
     return [Line(key, LINES.get(key, key), found[key], gain.differences.get(key)) for key in order]
 
 
+def gain_table_html(name: str, gain: Gain) -> str:
+    """Give the gain table alone as an HTML fragment, for notebooks."""
+    rows = Markup("").join(
+        Markup("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
+            line.name, charts.percent(line.scores.value), span(line.scores.interval), duration(line.scores.seconds)
+        )
+        for line in gain_lines(gain)
+    )
+    head = Markup("<tr><th>{}</th><th>{}</th><th>95% interval</th><th>cost</th></tr>")
+    table = Markup("<table>{}{}</table><p>{}</p>")
+    return str(table.format(head.format(name, metric_name(gain.after.main)), rows, gain.verdict))
+
+
 def metric_name(metric: str) -> str:
     """Give a metric's name for people."""
     return METRICS.get(metric) or metric.replace("_", " ").capitalize()

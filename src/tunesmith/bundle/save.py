@@ -105,12 +105,15 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
 
 def _save_model(folder: Path, contents: Contents) -> None:
     """Save model and tokenizer beside the target, then move each file into place."""
+    from tunesmith.models.build import quiet
+
     temporary = folder / f"{TEMPORARY}model"
     shutil.rmtree(temporary, ignore_errors=True)
     with explain_os_errors(folder, "saving the model"):
         try:
-            contents.model.save_pretrained(temporary)
-            contents.tokenizer.save_pretrained(temporary)
+            with quiet():
+                contents.model.save_pretrained(temporary)
+                contents.tokenizer.save_pretrained(temporary)
             for path in sorted(temporary.iterdir()):
                 sync(path)
                 os.replace(path, folder / path.name)

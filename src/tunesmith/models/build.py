@@ -17,7 +17,7 @@ from tunesmith.errors import ModelProblem
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Transformers from reporting the fresh head and the bars of loading: both are expected here."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
@@ -48,7 +48,7 @@ def build_model(folder: Path, model_class: str, *, seed: int = 0, **config: Any)
     """
     torch.manual_seed(seed)
     try:
-        with _quiet():
+        with quiet():
             model, report = getattr(transformers, model_class).from_pretrained(
                 folder,
                 output_loading_info=True,
@@ -107,7 +107,7 @@ def build_tokenizer(folder: Path, max_length: int | None = None) -> Any:
         ModelProblem: The folder has no tokenizer that Transformers can load.
     """
     try:
-        with _quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, use_fast=True
             )

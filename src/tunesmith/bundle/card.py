@@ -1,0 +1,139 @@
+"""The model card: a README.md whose front matter model hubs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from tunesmith.bundle.report import duration, gain_lines, metric_name, part_rows, span
+from tunesmith.types import Gain, Plan
+
+
+def render_card(
+    *,
+    name: str,
+    plan: Plan,
+    gain: Gain,
+    labels: Sequence[str],
+    pipeline_tag: str,
+    base_model: str = "",
+    language: Sequence[str] = (),
+    license: str = "",  # noqa: A002 - the key's own name
+    created: str = "",
+) -> str:
+    """Give the card of a bundle as Markdown.
+
+    No text of the user's rows is in it, and no path: a card is made to be shown.
+
+    Args:
+        name: Of the run.
+        plan: What was decided.
+        gain: What was measured.
+        labels: What the model answers with.
+        pipeline_tag: What model hubs call the task.
+        base_model: Hub id of the base model; empty when it has none.
+        language: ISO codes, where they are known.
+        license: Of the tuned model, where it is known.
+        created: When, as it is to be printed.
+    """
+    front = yaml.safe_dump(
+        _front_matter(name, gain, pipeline_tag, base_model, language, license), allow_unicode=True, sort_keys=False
+    )
+    return f"---\n{front}---\n\n{_body(name, plan, gain, labels, base_model, created)}"
+
+
+def _front_matter(
+    name: str, gain: Gain, pipeline_tag: str, base_model: str, language: Sequence[str], license_: str
+) -> dict[str, Any]:
+    after = gain.after
+    metrics = [{"type": key, "name": metric_name(key), "value": round(value, 4)} for key, value in after.values.items()]
+    result = {
+        "task": {"type": pipeline_tag},
+        "dataset": {"name": "the user's own test rows", "type": "private"},
+        "metrics": metrics,
+    }
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": pipeline_tag,
+        "tags": ["tunesmith", pipeline_tag],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    optional: Mapping[str, Any] = {"base_model": base_model, "language": list(language), "license": license_}
+    return {**{key: value for key, value in optional.items() if value}, **front}
+
+
+def _body(
+    name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str
+) -> str:
+    shown = ", ".join(f"`{_plain(label)}`" for label in labels[:30]) + (", ..." if len(labels) > 30 else "")
+    base = f"`{base_model}`" if base_model else "a local base model"
+    rows = ", ".join(f"{count:,} {part}" for part, count in part_rows(plan).items())
+    lines = [
+        f"# {_plain(name)}",
+        "",
+        f"Tuned from {base} for {plan.task} with Tunesmith {plan.versions.get('tunesmith', '')}"
+        + (f" on {created}." if created else "."),
+        f"It answers with one of {len(labels)} labels: {shown}.",
+        "",
+        "## What adaptation gained",
+        "",
+        gain.verdict,
+        "",
+        *_table(gain),
+        "",
+        f"Measured on {gain.after.n:,} test rows that training never saw; 95% bootstrap intervals.",
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import tunesmith",
+        "",
+        'run = tunesmith.load("THIS FOLDER")',
+        'run.predict(["some text"])',
+        "```",
+        "",
+        "or with plain Transformers, which gives the same answers and scores:",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        f'pipeline("{plan.task}", model="THIS FOLDER")("some text", truncation=True)',
+        "```",
+        "",
+        "## Limits",
+        "",
+        "- The figures hold for texts like those it was measured on, and for no others.",
+        "- It knows no label but the ones above and always answers with one of them"
+        + (", unless its score is below the threshold in bundle.json." if plan.options.get("abstain_precision") else "."),
+        "- Its scores are calibrated on validation rows of the same kind; on other texts they may be too sure.",
+        "- Texts longer than " + f"{plan.options.get('max_length')} tokens are cut.",
+        "",
+        "## How it was made",
+        "",
+        f"- rows: {rows}",
+        f"- method: {plan.method}, {gain.trainable_share:.1%} of the parameters trained, {duration(gain.seconds)} in all",
+        *(f"- {key}: {value}" for key, value in plan.options.items() if value is not None),
+        f"- seed {plan.seed}, device {plan.device}, {plan.threads} threads, precision {plan.precision}",
+        "- " + ", ".join(f"{library} {version}" for library, version in plan.versions.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(gain: Gain) -> list[str]:
+    metric = metric_name(gain.after.main)
+    lines = [f"| | {metric} | 95% interval | Macro F1 | cost |", "|---|---|---|---|---|"]
+    for line in gain_lines(gain):
+        scores = line.scores
+        macro = scores.values.get("macro_f1")
+        lines.append(
+            f"| {line.name} | {scores.value:.1%} | {span(scores.interval)} | "
+            f"{'-' if macro is None else f'{macro:.1%}'} | {duration(scores.seconds)} |"
+        )
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Give text that cannot break out of a Markdown line."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")

@@ -1,0 +1,144 @@
+"""Answer every row of a file, as a stream, into another file that appears when it is whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from tunesmith import data
+from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync
+from tunesmith.bundle.evaluate import columns_for
+from tunesmith.bundle.load import Bundle
+from tunesmith.errors import PlanProblem
+from tunesmith.types import Origin, Prediction, Record
+
+_AT_ONCE = 512
+_FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
+
+
+def predict_file(
+    bundle: Bundle,
+    path: str | Path,
+    out: str | Path,
+    *,
+    text: str = "",
+    has_all_scores: bool = False,
+    may_overwrite: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Answer the rows of `path` into `out`, in order, holding a few hundred rows at a time.
+
+    Args:
+        bundle: Answers.
+        path: Any file that `tunesmith inspect` reads.
+        out: A .csv, .tsv or .jsonl file. Its rows are the file's own columns, then `label` (empty where the bundle
+            abstains), `score`, with `has_all_scores` one `score:LABEL` each, and `problem` (why a row was not answered).
+            An added column whose name the file has already is called `predicted_label` and so on.
+        text: Column that holds the text; else the one of the training, else inferred.
+        has_all_scores: Add the score of every label.
+        may_overwrite: Replace `out` when it is there.
+        on_rows: Called with the number of rows so far.
+
+    Returns:
+        `out`, `rows`, `answered`, `abstained`, `unreadable` and `columns` (the added ones).
+
+    Raises:
+        PlanProblem: `out` is there, is the input itself, or has no format that is written.
+        DataProblem: The file cannot be read.
+        MachineProblem: `out` cannot be written.
+    """
+    target = Path(out)
+    _check_target(target, Path(path), may_overwrite=may_overwrite)
+    source = data.read(path)
+    needs = {role: kind for role, kind in bundle.task.needs.items() if kind == "text"}
+    given = {role: column for role, column in columns_for(bundle, source.columns, text=text).items() if role in needs}
+    columns = data.find_columns(source, needs, given)
+    added = _added_columns(source.columns, bundle.labels if has_all_scores else ())
+    counts = {"rows": 0, "answered": 0, "abstained": 0, "unreadable": 0}
+    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{target.name}")
+    with explain_os_errors(target, "writing the predictions"):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                write = _writer(file, target.suffix, [*source.columns, *added.values()])
+                for fields, prediction, problem in _answered(bundle, source, columns):
+                    write(fields | _shown(prediction, problem, added))
+                    counts["rows"] += 1
+                    counts["unreadable" if prediction is None else "abstained" if prediction.value is None else "answered"] += 1
+                    if on_rows is not None and counts["rows"] % _AT_ONCE == 0:
+                        on_rows(counts["rows"])
+            sync(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return {"out": str(target), **counts, "columns": list(added.values())}
+
+
+def _check_target(target: Path, path: Path, *, may_overwrite: bool) -> None:
+    if target.suffix not in _FORMATS:
+        raise PlanProblem(
+            f"predictions cannot be written as '{target.suffix}'", where=str(target), do="use .csv, .tsv or .jsonl"
+        )
+    if target.exists() and not may_overwrite:
+        raise PlanProblem(f"{target} is there already", where=str(target), do="choose another --out, or --force")
+    if target.exists() and path.exists() and target.samefile(path):
+        raise PlanProblem("--out is the input file itself", where=str(target), do="choose another --out")
+
+
+def _added_columns(taken: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, str]:
+    """Give what is added -> the column it is written to."""
+    wanted = ["label", "score", *(f"score:{label}" for label in labels), "problem"]
+    return {name: f"predicted_{name}" if name in taken else name for name in wanted}
+
+
+def _answered(
+    bundle: Bundle, source: data.Source, columns: data.Columns
+) -> Iterator[tuple[dict[str, Any], Prediction | None, str]]:
+    """Yield every row's fields with its prediction, or None and why there is none, in file order."""
+    waiting: list[tuple[dict[str, Any], Record | None, str]] = []
+    for row, found in source.rows():
+        if isinstance(found, data.BadRow):
+            waiting.append((dict(found.fields), None, f"row {row}: {found.reason}"))
+        else:
+            fields = {role: data.as_text(found.get(column)) for role, column in columns.roles.items()}
+            empty = [columns.roles[role] for role, value in fields.items() if not (value or "").strip()]
+            record = None if empty else Record(str(row), fields, None, Origin(source.path, row))
+            waiting.append((dict(found), record, f"row {row}: column '{empty[0]}' is empty" if empty else ""))
+        if len(waiting) == _AT_ONCE:
+            yield from _answer_part(bundle, waiting)
+            waiting = []
+    yield from _answer_part(bundle, waiting)
+
+
+def _answer_part(
+    bundle: Bundle, part: list[tuple[dict[str, Any], Record | None, str]]
+) -> Iterator[tuple[dict[str, Any], Prediction | None, str]]:
+    predictions = bundle.predictions(record for _, record, _ in part if record is not None)
+    for fields, record, problem in part:
+        yield fields, next(predictions) if record is not None else None, problem
+
+
+def _shown(prediction: Prediction | None, problem: str, added: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = dict.fromkeys(added, "")
+    if prediction is not None:
+        values["label"] = "" if prediction.value is None else prediction.value
+        values["score"] = prediction.confidence
+        values |= {f"score:{label}": score for label, score in prediction.alternatives.items()}
+        problem = "do not know: the score is below the threshold" if prediction.value is None else problem
+    values["problem"] = problem
+    return {column: values[name] for name, column in added.items()}
+
+
+def _writer(file: TextIO, suffix: str, columns: list[str]) -> Callable[[dict[str, Any]], None]:
+    if suffix == ".jsonl":
+        return lambda row: _discard(file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n"))
+    writer = csv.DictWriter(file, columns, delimiter=_FORMATS[suffix], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    return lambda row: _discard(writer.writerow(row))
+
+
+def _discard(_: Any) -> None:
+    return None

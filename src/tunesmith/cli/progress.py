@@ -1,0 +1,114 @@
+"""The live line of a training run: step, loss, rate, best validation score, time left. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tunesmith.cli.output import Output
+from tunesmith.types import Event
+
+if TYPE_CHECKING:
+    from tunesmith.training.job import Job
+
+
+def watch(job: Job, events: Iterable[Event], output: Output) -> None:
+    """Run through the events of a job and show them: as one live line on a terminal, else a line for each evaluation."""
+    if output.is_quiet:
+        for _ in events:
+            pass
+        return
+    line = _LiveLine(job.plan.steps) if sys.stderr.isatty() else _PlainLines(job.plan.steps)
+    try:
+        for event in events:
+            line.take(event)
+    finally:
+        line.close()
+
+
+def describe(steps: int, event: Event, best: float | None, seconds_a_step: float) -> str:
+    """Give the progress as one line of at most 79 characters."""
+    left = clock(max(0, steps - event.step) * seconds_a_step)
+    parts = [f"{event.step}/{steps}", f"loss {event.values.get('loss', 0.0):.3f}"]
+    parts.append(f"rate {event.values.get('learning_rate', 0.0):.1e}")
+    parts.append(f"best {best:.3f}" if best is not None else "best -")
+    parts.append(f"{1 / max(seconds_a_step, 1e-9):.1f} steps/s")
+    parts.append(f"at most {left} left")
+    return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Give seconds as 0:07, 12:30 or 3:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class _Pace:
+    """Keeps the best score and the recent time a step takes."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.best: float | None = None
+        self.seconds_a_step = 0.0
+        self._last: Event | None = None
+
+    def note(self, event: Event) -> None:
+        """Take in one event."""
+        if event.kind == "evaluation":
+            self.best = event.values.get("best", self.best)
+        if event.kind != "step":
+            self._last = None  # what lies between is not training
+            return
+        if self._last is not None:
+            seconds = event.seconds - self._last.seconds
+            self.seconds_a_step = seconds if not self.seconds_a_step else 0.9 * self.seconds_a_step + 0.1 * seconds
+        self._last = event
+
+
+class _LiveLine:
+    """One line that is written over and over."""
+
+    def __init__(self, steps: int) -> None:
+        self.pace = _Pace(steps)
+        self._drawn = 0.0
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        self.pace.note(event)
+        if event.kind == "stage":
+            self._write(event.text + " ...")
+        elif event.kind == "step" and time.perf_counter() - self._drawn > 0.1:
+            self._drawn = time.perf_counter()
+            self._write(describe(self.pace.steps, event, self.pace.best, self.pace.seconds_a_step))
+
+    def close(self) -> None:
+        """Wipe the line."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K{text[:79]}")
+        sys.stderr.flush()
+
+
+class _PlainLines:
+    """A line for each stage and evaluation, for logs and pipes."""
+
+    def __init__(self, steps: int) -> None:
+        self.pace = _Pace(steps)
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        self.pace.note(event)
+        if event.kind == "stage":
+            sys.stderr.write(f"{event.text} ...\n")
+        elif event.kind == "evaluation":
+            scores = {name: value for name, value in event.values.items() if name not in {"best", "train_loss"}}
+            listed = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            sys.stderr.write(f"step {event.step}/{self.pace.steps}  {listed}  ({clock(event.seconds)})\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Nothing to wipe."""

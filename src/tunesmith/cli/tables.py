@@ -1,0 +1,221 @@
+"""What the commands print: tables and lines that fit 80 columns, in English and in Chinese.
+
+Only imported when something is printed: rich takes a tenth of a second to load.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.bundle.report import duration, gain_lines, metric_name, points, span
+from tunesmith.types import Comparison, Inspection, Plan, Problem, Scores
+
+_BAR = 24  # cells of the longest bar
+_MOST_LABELS = 20
+_MOST_REJECTED = 10
+
+
+def render(renderable: RenderableType, *, width: int = 80, colour: bool = False) -> str:
+    """Give what rich would print, as text of at most `width` cells a line."""
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=colour,
+        color_system="auto" if colour else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    console.print(renderable)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _plain_table(*columns: str, numbers_from: int = 1) -> Table:
+    """Give a table without a frame: names left, numbers right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+    for index, name in enumerate(columns):
+        is_number = index >= numbers_from
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    return table
+
+
+def cut(text: str, cells: int) -> str:
+    """Give text on one line, of at most `cells` terminal cells."""
+    line = " ".join(text.split())
+    return line if cell_len(line) <= cells else set_cell_size(line, cells - 1).rstrip() + "…"
+
+
+def gain_table(gain: Any) -> RenderableType:
+    """The table that a training run ends with."""
+    metric = metric_name(gain.after.main)
+    table = _plain_table("", metric, "95% interval", "Macro F1", "cost")
+    for line in gain_lines(gain):
+        style = "bold" if line.key == "after" else ""
+        macro = line.scores.values.get("macro_f1")
+        cells = (
+            line.name,
+            f"{line.scores.value:.1%}",
+            span(line.scores.interval),
+            "" if macro is None else f"{macro:.1%}",
+            duration(line.scores.seconds),
+        )
+        table.add_row(*cells, style=style)
+    return Group(table, Text(f"{gain.after.n:,} test rows that training never saw", style="dim"))
+
+
+def scores_table(scores: Scores) -> RenderableType:
+    """Every value with its interval."""
+    table = _plain_table("", "value", "95% interval")
+    for name, value in scores.values.items():
+        table.add_row(metric_name(name), f"{value:.1%}", span(scores.intervals.get(name)))
+    lines: list[RenderableType] = [table, Text(f"{scores.n:,} rows, answered in {duration(scores.seconds)}", style="dim")]
+    if abstain := scores.details.get("abstain"):
+        lines.append(Text(
+            f"Answering only from a score of {abstain['threshold']:.3f} on: {abstain['coverage']:.1%} of the rows, "
+            f"{abstain['precision_reached']:.1%} of them right."
+        ))
+    return Group(*lines, Text())
+
+
+def per_label_table(scores: Scores, most: int = _MOST_LABELS) -> RenderableType:
+    """Precision, recall and F1 of each label, the most frequent first."""
+    table = _plain_table("label", "precision", "recall", "F1", "rows")
+    rows = sorted(scores.per_label.items(), key=lambda item: -item[1]["support"])
+    for label, row in rows[:most]:
+        shares = (f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
+        table.add_row(cut(label, 36), *shares, f"{row['support']:,.0f}")
+    return Group(table, *_and_more(len(rows) - most, "labels"), Text())
+
+
+def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
+    """The confusion matrix of few labels, else the pairs that are most often confused."""
+    labels, counts = scores.details.get("labels", ()), scores.details.get("confusion", ())
+    if not labels:
+        return Text()
+    if len(labels) <= most:
+        short = [cut(label, 9) for label in labels]
+        table = _plain_table("true \\ answered", *short)
+        for label, row in zip(labels, counts, strict=True):
+            table.add_row(cut(label, 18), *(str(count) for count in row))
+        return Group(table, Text())
+    pairs = Counter({
+        (labels[true], labels[answered]): count
+        for true, row in enumerate(counts)
+        for answered, count in enumerate(row)
+        if true != answered and count
+    })
+    table = _plain_table("most confused: true", "answered", "rows", numbers_from=2)
+    for (true, answered), count in pairs.most_common(10):
+        table.add_row(cut(true, 34), cut(answered, 34), str(count))
+    return Group(table, Text())
+
+
+def inspection_lines(found: Inspection) -> RenderableType:
+    """All that `tunesmith inspect` says of a file."""
+    kind = " ".join(filter(None, [found.format, found.encoding, {"\t": "tab", "": ""}.get(found.delimiter, found.delimiter)]))
+    lines: list[RenderableType] = [
+        Text(f"{found.path}   {kind}", style="bold"),
+        Text(f"{found.rows:,} rows, {found.used:,} usable; columns {', '.join(found.columns)}"),
+        *(Text(sentence) for sentence in found.inferred),
+        Text(),
+        *_bars("label", found.label_counts),
+        Text(),
+        *_bars("characters", {f"{start:,} to {end - 1:,}": count for start, end, count in found.length_histogram}),
+        Text(),
+        Text(f"{found.duplicates:,} rows repeat an earlier text"),
+    ]
+    if found.personal:
+        listed = ", ".join(f"{name} in {count:,} rows" for name, count in found.personal.items())
+        lines.append(Text(f"personal data: {listed}"))
+    lines += [Text(), *problem_lines(found.problems)]
+    if found.rejected:
+        lines += [Text(f"{len(found.rejected):,} rows cannot be used", style="bold")]
+        lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in found.rejected[:_MOST_REJECTED]]
+        lines += _and_more(len(found.rejected) - _MOST_REJECTED, "rows (--json lists all)")
+    return Group(*lines)
+
+
+def problem_lines(problems: Sequence[Problem], most: int = 10) -> list[RenderableType]:
+    """Each problem in its parts, errors first."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    lines: list[RenderableType] = []
+    for problem in sorted(problems, key=lambda item: order[item.severity])[:most]:
+        where = f"  ({problem.origin})" if problem.origin else ""
+        lines += [Text(f"{problem.severity}: {problem.what}{where}"), Text(f"  do: {problem.do}", style="dim")]
+    return [*lines, *_and_more(len(problems) - most, "problems (--json lists all)")]
+
+
+def plan_lines(
+    plan: Plan, inspection: Inspection, inferred: Iterable[str], *, base: str, most: int = 5
+) -> RenderableType:
+    """The plan as it is printed before work starts."""
+    data, options = plan.data, plan.options
+    rejected = f", {len(inspection.rejected):,} not usable" if inspection.rejected else ""
+    cut_short = f"; {data['cut']:,} training texts are longer and will be cut" if data["cut"] else ""
+    labels = ", ".join(cut(label, 16) for label in plan.labels[:6]) + (", ..." if len(plan.labels) > 6 else "")
+    rows = (
+        ("data", f"{inspection.path}: {inspection.rows:,} rows{rejected}"),
+        ("rows", f"{data['train']:,} train, {data['valid']:,} valid, {data['test']:,} test"),
+        ("labels", f"{len(plan.labels)}: {labels}"),
+        ("base", f"{base}, method {plan.method}"),
+        ("training", f"at most {options['epochs']:g} epochs, {plan.steps:,} steps of {options['batch_size']} rows, "
+                     f"rate {options['learning_rate']:.1e}"),
+        ("length", f"{options['max_length']} tokens{cut_short}"),
+        ("machine", f"{plan.device}, {plan.threads} threads, precision {plan.precision}, seed {plan.seed}"),
+        ("expected", f"{duration(plan.expected_seconds)} at most, {plan.expected_memory_mib / 1024:.1f} GiB of memory"),
+    )
+    table = _plain_table("", "", numbers_from=2)
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return Group(*(Text(sentence) for sentence in inferred), table, *problem_lines(inspection.problems, most))
+
+
+def comparison_lines(found: Comparison) -> RenderableType:
+    """All that `tunesmith compare` says."""
+    metric = metric_name(found.metric)
+    table = _plain_table("run", metric, "95% interval", "Macro F1")
+    for name, scores in found.scores.items():
+        macro = scores.values.get("macro_f1")
+        cells = (f"{scores.value:.1%}", span(scores.interval), "" if macro is None else f"{macro:.1%}")
+        table.add_row(cut(name, 40), *cells)
+    lines: list[RenderableType] = [table, Text(f"{found.n:,} rows", style="dim"), Text()]
+    for pair, difference in found.differences.items():
+        judged = "clear" if difference.is_clear else "cannot be told: the interval includes zero"
+        lines.append(Text(f"{pair}: {points(difference)} points; {judged}"))
+    lines += [Text(), _winners_table(found.winners, list(found.scores)), Text()]
+    lines.append(Text(f"{found.changed_count:,} of {found.n:,} rows are answered differently", style="bold"))
+    for row in found.changed[:10]:
+        answers = ", ".join(f"{name}: {value}" for name, value in row["answers"].items())
+        lines += [Text(f"  {cut(str(row['text']), 74)}"), Text(f"    true {row['expected']}; {answers}", style="dim")]
+    return Group(*lines, *_and_more(found.changed_count - 10, "rows (--json lists up to 50)"))
+
+
+def _winners_table(winners: Mapping[str, Mapping[str, float]], names: list[str]) -> RenderableType:
+    table = _plain_table("F1 by label", *(cut(name, 16) for name in names), "best", numbers_from=1)
+    for label, scores in list(winners.items())[:_MOST_LABELS]:
+        best, value = next(iter(scores.items()))
+        is_tie = sum(other == value for other in scores.values()) > 1
+        table.add_row(cut(label, 24), *(f"{scores[name]:.1%}" for name in names), "tie" if is_tie else cut(best, 16))
+    return Group(table, *_and_more(len(winners) - _MOST_LABELS, "labels (--json lists all)"))
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
+    table = _plain_table(title, "rows", "", numbers_from=1)
+    table.columns[2].justify = "left"
+    top = max(counts.values(), default=1)
+    for name, count in list(counts.items())[:_MOST_LABELS]:
+        table.add_row(cut(name, 32), f"{count:,}", "▇" * max(1 if count else 0, round(_BAR * count / top)))
+    return [table, *_and_more(len(counts) - _MOST_LABELS, "labels")]
+
+
+def _and_more(count: int, what: str) -> list[RenderableType]:
+    return [Text(f"  and {count:,} more {what}", style="dim")] if count > 0 else []

@@ -1,0 +1,130 @@
+"""Adapt a base model to labelled rows, and measure what that gained.
+
+DATA is a file of labelled rows (CSV, TSV, JSONL, Parquet, also .gz), a folder saved by the datasets library, or a
+recipe (.yaml). Options override the recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.cli.output import Output
+from tunesmith.errors import PlanProblem, Stopped
+from tunesmith.training.recipe import keys, make_recipe, read_recipe
+
+if TYPE_CHECKING:
+    from tunesmith.training.job import Job
+
+# fmt: off
+FLAGS = (
+    "task", "text", "label", "valid", "test", "model", "method", "epochs", "batch_size", "learning_rate", "max_length",
+    "abstain_at", "max_rejected", "seed", "track", "out",
+)
+# fmt: on
+OTHER_NAMES = {"epochs": ["--num-train-epochs", "--num_train_epochs"], "learning_rate": ["--learning_rate"]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: the recipe keys that matter most, and `--set` for all others."""
+    meanings = {item.name: str(item.metadata["help"]) for item in keys()}
+    parser.add_argument("data", nargs="?", help="labelled rows, or a recipe")
+    for name in FLAGS:
+        flag = "--" + name.replace("_", "-")
+        meaning = meanings[name].replace("%", "%%")
+        parser.add_argument(flag, *OTHER_NAMES.get(name, []), dest=name, metavar="X", help=meaning)
+    others = ", ".join(sorted(set(meanings) - set(FLAGS) - {"data"}))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"any other key: {others}")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run from its newest checkpoint")
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Prepare, print the plan, train with a progress line, print what was gained."""
+    values = _values(options)
+    output.say("reading the data and the base model ...")
+    from tunesmith.training.job import prepare, prepare_resume
+    from tunesmith.training.track import demand_tracker
+
+    if options.resume:
+        if options.data or values:
+            raise PlanProblem(
+                "--resume goes on with a run as it was planned",
+                where="command line",
+                do=f"tunesmith train --resume {options.resume}, without other options",
+            )
+        job = prepare_resume(options.resume)
+    else:
+        recipe = make_recipe(values)
+        if recipe.track:
+            demand_tracker(recipe.track)
+        job = prepare(recipe)
+    _print_plan(job, output)
+    if options.dry_run:
+        output.document({"run": None, "plan": job.plan, "data": job.intake.inspection})
+        return 0
+    _train(job, output)
+    _print_gain(job, output)
+    return 0
+
+
+def _values(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the recipe's keys: from the file, then from `--set`, then from the flags."""
+    is_recipe = options.data and Path(options.data).suffix in {".yaml", ".yml"}
+    values = read_recipe(Path(options.data)) if is_recipe else {"data": options.data} if options.data else {}
+    for item in options.set:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise PlanProblem(f"--set {item} has no value", where="command line", do="write --set KEY=VALUE")
+        values[name.strip()] = value.strip()
+    return values | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
+
+
+def _print_plan(job: Job, output: Output) -> None:
+    from tunesmith.cli.tables import plan_lines
+
+    output.show(plan_lines(job.plan, job.intake.inspection, job.intake.inferred, base=job.base.name))
+    for remark in job.remarks:
+        output.say(f"note: {remark}")
+
+
+def _train(job: Job, output: Output) -> None:
+    """Run the job; the first Ctrl-C or SIGTERM saves and stops, a second one stops at once."""
+    from tunesmith.cli.progress import watch
+
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        asked.append(number)
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        watch(job, job.run(stop_signal=lambda: asked[0] if asked else 0), output)
+    except Stopped as stopped:
+        stopped.do = f"go on with: tunesmith train --resume {job.folder}"
+        raise
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _print_gain(job: Job, output: Output) -> None:
+    from tunesmith.cli.tables import gain_table
+
+    assert job.bundle is not None
+    gain, folder = job.bundle.gain, job.bundle.path
+    output.document({"run": folder, "plan": job.plan, "gain": gain, "data": job.intake.inspection})
+    output.say()
+    output.show(gain_table(gain))
+    output.say()
+    for sentence in (gain.verdict, *gain.advice):
+        output.show(sentence)
+    output.say()
+    text = str(job.intake.splits.test[0].fields["text"]).replace('"', "'").replace("\n", " ")
+    shown = text if len(text) <= 40 else text[:39] + "…"
+    output.say(f"run      {folder}")
+    output.say(f"report   {folder / 'report.html'}")
+    output.say(f'next     tunesmith predict {folder} "{shown}"')

@@ -1,0 +1,257 @@
+"""A run that was killed and resumed ends with the same weights, bit for bit, as one left alone. Real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tunesmith
+from tunesmith.bundle.atomic import find_damage
+from tunesmith.errors import BundleProblem, MachineProblem
+from tunesmith.models.find import hash_file
+
+KILLS = int(os.environ.get("TUNESMITH_KILLS", "12"))
+
+
+@pytest.fixture(scope="module")
+def options(toy_options):
+    # Checkpoints after every step: a kill may then fall into a save as well as into a step.
+    return {**toy_options, "epochs": 3, "checkpoint_seconds": 0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options, tmp_path_factory):
+    return tunesmith.train(**options, out=str(tmp_path_factory.mktemp("undisturbed") / "run"))
+
+
+def command(options: dict[str, object], out: Path, *more: str) -> list[str]:
+    sets = [f"--set={name}={value}" for name, value in options.items() if name != "data"]
+    return [sys.executable, "-m", "tunesmith", "train", str(options["data"]), *sets, "--out", str(out), *more]
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the first step is in the log."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        log = folder / "log.jsonl"
+        if log.is_file() and '"kind": "step"' in log.read_text(encoding="utf-8"):
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate()[1])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    return hash_file(one / "model.safetensors") == hash_file(other / "model.safetensors")
+
+
+def test_same_seed_gives_same_weights(options, undisturbed, tmp_path):
+    again = tunesmith.train(**options, out=str(tmp_path / "run"))
+    assert same_weights(undisturbed.path, again.path)
+    assert again.gain.after.values == undisturbed.gain.after.values
+
+
+def test_another_seed_gives_other_weights(options, undisturbed, tmp_path):
+    other = tunesmith.train(**{**options, "seed": 1}, out=str(tmp_path / "run"))
+    assert not same_weights(undisturbed.path, other.path)
+
+
+def test_killed_at_random_moments_ends_with_the_same_weights(options, undisturbed, tmp_path):
+    """SIGKILL from the first instant to the last, again and again in the same run, until it is through."""
+    generator = random.Random(0)
+    folder = tmp_path / "run"
+    arguments = command(options, folder)
+    kills = 0
+    while kills < KILLS:
+        process = start(arguments)
+        if kills % 2:
+            wait_for_training(folder, process)
+            time.sleep(generator.uniform(0, 1.0))
+        else:
+            time.sleep(generator.uniform(0.2, 8.0))
+        was_running = process.poll() is None
+        process.kill()
+        process.communicate()
+        if (folder / "manifest.json").is_file():
+            assert same_weights(folder, undisturbed.path)
+            shutil.rmtree(folder)
+        elif not was_running:
+            raise AssertionError("the run ended by itself without a bundle")
+        kills += 1
+        is_started = (folder / "plan.json").is_file()
+        arguments = [sys.executable, "-m", "tunesmith", "train", "--resume", str(folder)] if is_started else command(options, folder)
+        if folder.is_dir() and not is_started:
+            shutil.rmtree(folder)  # killed before the plan was written: there is nothing to resume
+    process = start(arguments)
+    _, words = process.communicate()
+    assert process.returncode == 0, words
+    assert same_weights(folder, undisturbed.path)
+    assert not (folder / "checkpoints").exists()
+    steps = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    numbers = [event["step"] for event in steps if event["kind"] == "step"]
+    assert numbers == list(range(1, undisturbed.plan.steps + 1))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves_with_its_own_code(options, undisturbed, tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(command({**options, "checkpoint_seconds": 1000, "epochs": 3}, folder))
+    wait_for_training(folder, process)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == code, words
+    assert f"go on with: tunesmith train --resume {folder}" in words
+    checkpoints = sorted((folder / "checkpoints").glob("step-*"))
+    assert checkpoints
+    assert not any(find_damage(path) for path in checkpoints)
+    resumed = tunesmith.resume(folder)
+    assert same_weights(resumed.path, undisturbed.path)
+
+
+def stopped_run(options, folder: Path, steps: int = 9) -> Path:
+    """Give an unfinished run that was stopped after some steps."""
+    from tunesmith.errors import Stopped
+    from tunesmith.training.job import prepare
+    from tunesmith.training.recipe import make_recipe
+
+    job = prepare(make_recipe({**options, "out": str(folder)}))
+    seen = 0
+
+    def stop() -> int:
+        nonlocal seen
+        seen += 1
+        return signal.SIGTERM if seen >= steps else 0
+
+    with pytest.raises(Stopped):
+        list(job.run(stop_signal=stop))
+    return folder
+
+
+def damage_flip(checkpoint: Path) -> None:
+    path = checkpoint / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "empty folder": lambda path: [item.unlink() for item in path.iterdir()],
+    "no manifest": lambda path: (path / "manifest.json").unlink(),
+    "no state": lambda path: (path / "state.json").unlink(),
+    "half the weights": lambda path: os.truncate(
+        path / "weights.safetensors", (path / "weights.safetensors").stat().st_size // 2
+    ),
+    "half the optimizer": lambda path: os.truncate(
+        path / "optimizer.safetensors", (path / "optimizer.safetensors").stat().st_size // 2
+    ),
+    "no optimizer": lambda path: (path / "optimizer.safetensors").unlink(),
+    "state cut": lambda path: os.truncate(path / "state.json", 10),
+    "one bit of the weights": damage_flip,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_aloud(options, undisturbed, tmp_path, damage):
+    from tunesmith.training.job import prepare_resume
+
+    folder = stopped_run(options, tmp_path / "run")
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    DAMAGES[damage](newest)
+    job = prepare_resume(folder)
+    assert job.resumed_from is not None
+    assert job.resumed_from.step == 8
+    assert any(newest.name in remark and "damaged" in remark for remark in job.remarks)
+    list(job.run())
+    assert same_weights(folder, undisturbed.path)
+
+
+def test_resume_refuses_other_data(options, tmp_path):
+    data = tmp_path / "train.csv"
+    shutil.copy(str(options["data"]), data)
+    folder = stopped_run({**options, "data": str(data)}, tmp_path / "run", steps=3)
+    data.write_text(data.read_text(encoding="utf-8") + "the1 the2 a1,animal\n", encoding="utf-8")
+    with pytest.raises(BundleProblem) as caught:
+        tunesmith.resume(folder)
+    assert caught.value.what == "since this run began these have changed: the data file"
+
+
+def test_resume_of_a_finished_run_trains_nothing(undisturbed):
+    before = hash_file(undisturbed.path / "model.safetensors")
+    with pytest.raises(BundleProblem, match="this run is finished; there is nothing to resume"):
+        tunesmith.resume(undisturbed.path)
+    assert hash_file(undisturbed.path / "model.safetensors") == before
+
+
+def test_two_trainers_on_one_folder_is_refused(options, tmp_path):
+    from tunesmith.training.folder import locked
+
+    folder = stopped_run(options, tmp_path / "run", steps=2)
+    with locked(folder), pytest.raises(MachineProblem) as caught:
+        tunesmith.resume(folder)
+    assert "is training in this folder" in caught.value.what
+    tunesmith.resume(folder)  # and it is free again afterwards
+
+
+def test_a_full_disk_keeps_what_was_saved(options, undisturbed, tmp_path, monkeypatch):
+    import errno
+
+    from tunesmith.training import checkpoint
+
+    real, calls = checkpoint.save_file, 0
+
+    def full(*arguments, **named):
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    folder = tmp_path / "run"
+    with pytest.raises(MachineProblem) as caught:
+        tunesmith.train(**options, out=str(folder))
+    assert "No space left on device" in caught.value.what
+    assert "--resume" in caught.value.do
+    monkeypatch.undo()
+    left = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not [name for name in left if name.startswith("tmp-")]
+    assert same_weights(tunesmith.resume(folder).path, undisturbed.path)
+
+
+def test_a_disk_without_room_is_refused_before_writing(options, tmp_path, monkeypatch):
+    import collections
+
+    from tunesmith.bundle import atomic
+
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(MachineProblem, match="MiB are needed"):
+        tunesmith.train(**options, out=str(tmp_path / "run"))
+
+
+def test_a_failed_sync_counts_as_a_failed_save(options, tmp_path, monkeypatch):
+    import errno
+
+    from tunesmith.bundle import atomic
+
+    def broken(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(atomic.os, "fsync", broken)
+    with pytest.raises(MachineProblem, match="Input/output error"):
+        tunesmith.train(**options, out=str(tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
