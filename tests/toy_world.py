@@ -100,6 +100,7 @@ def make_base(folder: Path, *, steps: int = 160, seed: int = 0) -> Path:
         model(input_ids=inputs, attention_mask=batch["attention_mask"], labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    transformers.utils.logging.disable_progress_bar()
     model.config.hidden_dropout_prob = 0.1  # so that adaptation draws random numbers, which resuming must repeat
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

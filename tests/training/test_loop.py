@@ -92,16 +92,19 @@ def test_a_rate_far_too_high_never_gives_a_broken_bundle(toy_options, tmp_path):
         assert all(torch.isfinite(p).all() for p in run._engine[0].parameters())
 
 
-def test_early_stopping_restores_the_best_weights(toy_options, tmp_path):
+def test_early_stopping_restores_the_best_weights(toy_options, toy_data, tmp_path):
+    """Without pretraining, words that no label touched can only get worse: the run must stop and go back."""
+    import toy_world
+
+    raw = toy_world.make_base(tmp_path / "raw", steps=0)
+    options = {**toy_options, "model": str(raw), "valid": str(toy_data["test"]), "epochs": 30, "patience": 2}
     events = []
-    run = tunesmith.train(
-        **{**toy_options, "epochs": 30, "patience": 2}, out=str(tmp_path / "run"), on_event=events.append
-    )
+    run = tunesmith.train(**options, out=str(tmp_path / "run"), on_event=events.append)
     evaluations = [event for event in events if event.kind == "evaluation"]
     best = max(evaluations, key=lambda event: (event.values["accuracy"], -event.values["loss"]))
     assert evaluations[-1].step < run.plan.steps, "it stopped early"
     assert evaluations.index(best) == len(evaluations) - 3
-    checked = tunesmith.evaluate(run, toy_options["valid"])
+    checked = tunesmith.evaluate(run, toy_data["test"])
     assert checked.scores.values["accuracy"] == pytest.approx(best.values["accuracy"])
 
 

@@ -40,15 +40,16 @@ def explain_os_errors(path: Path, doing: str) -> Iterator[None]:
     except MachineProblem:
         raise
     except OSError as error:
-        raise _explained(error, path, doing) from error
+        raise explained(error, path, doing) from error
     except Exception as error:
         # safetensors wraps the system's error in its own; "No space left on device (os error 28)" is in its text.
         if "os error" not in str(error):
             raise
-        raise _explained(OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)), path, doing) from error
+        raise explained(OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)), path, doing) from error
 
 
-def _explained(error: OSError, path: Path, doing: str) -> MachineProblem:
+def explained(error: OSError, path: Path, doing: str) -> MachineProblem:
+    """Give the MachineProblem that says what to do about an OSError."""
     advice = {
         errno.ENOSPC: "free some space, then run the same command again (a training run: with --resume)",
         errno.EDQUOT: "free some of your quota, then run the same command again (a training run: with --resume)",

@@ -31,14 +31,20 @@ def quiet() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def build_model(folder: Path, model_class: str, *, seed: int = 0, **config: Any) -> nn.Module:
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout")
+
+
+def build_model(
+    folder: Path, model_class: str, *, seed: int = 0, dropout: float | None = None, **entries: Any
+) -> nn.Module:
     """Load weights into `model_class`; what the folder does not hold (the head) is drawn from `seed`.
 
     Args:
         folder: A folder that `find_base` has cleared.
         model_class: Name of a Transformers auto class, e.g. "AutoModelForSequenceClassification".
         seed: Of the fresh parameters.
-        config: Entries that override the model's configuration, e.g. `num_labels`, `id2label`.
+        dropout: Replaces every dropout of the configuration (0..1); None keeps the model's own.
+        entries: Override entries of the model's configuration, e.g. `num_labels`, `id2label`.
 
     Returns:
         The module, in evaluation mode, in float32, on the CPU.
@@ -49,6 +55,12 @@ def build_model(folder: Path, model_class: str, *, seed: int = 0, **config: Any)
     torch.manual_seed(seed)
     try:
         with quiet():
+            config = transformers.AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True, **entries
+            )
+            for name in _DROPOUTS if dropout is not None else ():
+                if hasattr(config, name):
+                    setattr(config, name, dropout)
             model, report = getattr(transformers, model_class).from_pretrained(
                 folder,
                 output_loading_info=True,
@@ -57,7 +69,7 @@ def build_model(folder: Path, model_class: str, *, seed: int = 0, **config: Any)
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # a head trained for other labels is replaced by a fresh one
                 dtype=torch.float32,
-                **config,
+                config=config,
             )
     except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]

@@ -10,17 +10,20 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
 
 from tunesmith import metrics
 from tunesmith.tasks import Baseline, Example
 from tunesmith.tasks.batching import fill
 from tunesmith.types import Difference, Record, Scores, Splits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# torch is imported where it is used: `tunesmith inspect` asks the task for its columns and should answer at once.
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _TERM = rf"[{_CJK}]|[^\W{_CJK}]+"  # a word of a spaced script, or one Chinese or Japanese character
@@ -65,6 +68,8 @@ class TextClassification:
 
     def batch(self, examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
         """Pad to the longest: `input_ids` and `attention_mask` (B, T), and `labels` (B) where targets are known."""
+        import torch
+
         width = max(len(example.tokens) for example in examples)
         ids_BT = torch.full((len(examples), width), pad_id, dtype=torch.long)
         mask_BT = torch.zeros((len(examples), width), dtype=torch.long)
@@ -78,21 +83,25 @@ class TextClassification:
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Give the cross-entropy summed over the batch: a scalar."""
+        from torch.nn import functional
+
         logits_BL = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         return functional.cross_entropy(logits_BL.float(), batch["labels"], reduction="sum")
 
-    @torch.inference_mode()
     def answer(
         self, model: nn.Module, examples: Sequence[Example], *, pad_id: int, batch_tokens: int = 4096
     ) -> np.ndarray[Any, Any]:
         """Give the logits (N, L), float32, in the order of the examples. The model should be in evaluation mode."""
+        import torch
+
         lengths = [len(example.tokens) for example in examples]
         device = next(model.parameters()).device
         logits_NL: np.ndarray[Any, Any] | None = None
         for rows in fill(range(len(examples)), lengths, batch_tokens):
             batch = self.batch([examples[row] for row in rows], pad_id)
             batch.pop("labels", None)
-            logits_BL = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
+            with torch.inference_mode():
+                logits_BL = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
             found = logits_BL.float().cpu().numpy()
             if logits_NL is None:
                 logits_NL = np.zeros((len(examples), found.shape[1]), dtype=np.float32)
@@ -172,7 +181,6 @@ class TextClassification:
         """Answer the test rows by the most common training label, and by TF-IDF with logistic regression."""
         return [_majority(splits, labels), _tfidf(splits, labels, seed)]
 
-    @torch.inference_mode()
     def zero_shot(
         self, body: nn.Module, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
     ) -> np.ndarray[Any, Any] | None:
@@ -188,23 +196,26 @@ class TextClassification:
             examples = self.encode(group, tokenizer, labels=labels, max_length=max_length)
             states.append(_mean_states(self, body, examples, tokenizer.pad_token_id))
         labels_LH, texts_NH = states
-        cosines: np.ndarray[Any, Any] = (texts_NH @ labels_LH.T).numpy()
-        return 20.0 * cosines
+        return 20.0 * texts_NH @ labels_LH.T
 
 
-def _mean_states(task: TextClassification, body: nn.Module, examples: Sequence[Example], pad_id: int) -> torch.Tensor:
+def _mean_states(
+    task: TextClassification, body: nn.Module, examples: Sequence[Example], pad_id: int
+) -> np.ndarray[Any, Any]:
     """Give the normalised mean of the last states of each example: (N, H)."""
-    states_NH: torch.Tensor | None = None
+    import torch
+    from torch.nn import functional
+
+    states: list[Any] = [None] * len(examples)
     for rows in fill(range(len(examples)), [len(example.tokens) for example in examples], 4096):
         batch = task.batch([examples[row] for row in rows], pad_id)
         mask_BT1 = batch["attention_mask"].unsqueeze(-1).float()
-        found_BTH = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        mean_BH = (found_BTH.float() * mask_BT1).sum(1) / mask_BT1.sum(1)
-        if states_NH is None:
-            states_NH = torch.zeros(len(examples), mean_BH.shape[1])
-        states_NH[rows] = functional.normalize(mean_BH, dim=1)
-    assert states_NH is not None
-    return states_NH
+        with torch.inference_mode():
+            found_BTH = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        mean_BH = functional.normalize((found_BTH.float() * mask_BT1).sum(1) / mask_BT1.sum(1), dim=1)
+        for row, state_H in zip(rows, mean_BH.numpy(), strict=True):
+            states[row] = state_H
+    return np.stack(states)
 
 
 def _confidence(

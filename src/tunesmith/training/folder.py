@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, write_file
+from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, explained, write_file
 from tunesmith.errors import BundleProblem, MachineProblem, PlanProblem
 from tunesmith.types import Event, to_json
 
@@ -87,8 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     try:
-        with explain_os_errors(folder, "locking the run folder"):
-            lock.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
         holder = (folder / "holder").read_text(encoding="utf-8") if (folder / "holder").is_file() else "unknown"
         raise MachineProblem(
@@ -96,6 +95,8 @@ def locked(folder: Path) -> Iterator[None]:
             where=str(folder),
             do="wait for it, or choose another folder with --out",
         ) from None
+    except OSError as error:
+        raise explained(error, folder, "locking the run folder") from error
     try:
         write_file(folder / "holder", str(os.getpid()))
         yield

@@ -202,9 +202,9 @@ def prepare(recipe: Recipe) -> Job:
     intake = take_in(recipe)
     base = find_base(recipe.model)
     task, method = intake.task, find_method(recipe.method)
-    extra = {} if recipe.dropout == AUTO else _dropout(recipe.dropout)
+    dropout = None if recipe.dropout == AUTO else float(recipe.dropout)
     model = build_model(
-        base.folder, task.model_class, seed=recipe.seed, **label_config(intake.labels), **extra
+        base.folder, task.model_class, seed=recipe.seed, dropout=dropout, **label_config(intake.labels)
     )
     tokenizer = build_tokenizer(base.folder)
     anatomy = find_anatomy(model)
@@ -265,12 +265,6 @@ def _finish(job: Job, on_event: Callable[[Event], None] | None) -> Bundle:
             on_event(event)
     assert job.bundle is not None
     return job.bundle
-
-
-def _dropout(share: float) -> dict[str, float]:
-    """Give the configuration entries by which the common families call their dropout."""
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout")
-    return dict.fromkeys(names, share)
 
 
 def prepare_resume(path: str | Path) -> Job:
