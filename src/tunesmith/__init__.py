@@ -1,10 +1,10 @@
 """Adapt a pretrained model to your own task from a small labelled file, and see honestly what that gained.
 
-    import tunesmith
+import tunesmith
 
-    run = tunesmith.train("reviews.csv")
-    run.predict(["I would buy it again"])
-    run = tunesmith.load("runs/reviews")
+run = tunesmith.train("reviews.csv")
+run.predict(["I would buy it again"])
+run = tunesmith.load("runs/reviews")
 """
 
 from __future__ import annotations

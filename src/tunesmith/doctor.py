@@ -16,7 +16,16 @@ from typing import Literal
 
 from tunesmith.errors import TunesmithError
 
-_LIBRARIES = ("tunesmith", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "scikit-learn", "pyarrow")
+_LIBRARIES = (
+    "tunesmith",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "safetensors",
+    "scikit-learn",
+    "pyarrow",
+)
 _LEAST_TRANSFORMERS = (5, 3)  # earlier ones could be made to run code by a model's configuration
 _LEAST_FREE_BYTES = 2 * 2**30
 

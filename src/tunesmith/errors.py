@@ -1,14 +1,14 @@
 """One family of errors; each says what happened, where, and what to do.
 
-    TunesmithError
-    ├── DataProblem (ValueError)        the user's rows or files
-    ├── PlanProblem (ValueError)        an option, a recipe key, or options that do not fit together
-    ├── ModelProblem (ValueError)       a base model that cannot be found or must not be opened
-    ├── BundleProblem (ValueError)      a run folder that is missing, unfinished or damaged
-    ├── MissingExtra (ImportError)      an optional package that is not installed
-    ├── TrainingProblem (RuntimeError)  the numbers went wrong: loss or weights not finite
-    ├── MachineProblem (OSError)        disk full, file vanished, folder in use
-    └── Stopped (RuntimeError)          a signal asked the run to stop; the work so far is saved
+TunesmithError
+├── DataProblem (ValueError)        the user's rows or files
+├── PlanProblem (ValueError)        an option, a recipe key, or options that do not fit together
+├── ModelProblem (ValueError)       a base model that cannot be found or must not be opened
+├── BundleProblem (ValueError)      a run folder that is missing, unfinished or damaged
+├── MissingExtra (ImportError)      an optional package that is not installed
+├── TrainingProblem (RuntimeError)  the numbers went wrong: loss or weights not finite
+├── MachineProblem (OSError)        disk full, file vanished, folder in use
+└── Stopped (RuntimeError)          a signal asked the run to stop; the work so far is saved
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class _Tally:
 
 
 def _ratio(over: Floats, under: Floats) -> Floats:
-    return np.divide(over, under, out=np.zeros_like(over, dtype=float), where=under > 0)
+    shares: Floats = np.divide(over, under, out=np.zeros_like(over, dtype=float), where=under > 0)
+    return shares
 
 
 def _tally(expected: Ints, answered: Ints, labels: int, weights: Floats) -> _Tally:
@@ -76,7 +77,10 @@ def _limits(values: Sequence[float] | Floats) -> tuple[float, float]:
 def classification_values(expected: Ints, probabilities_NL: Floats) -> dict[str, float]:
     """Give every score of single-label answers without intervals; arguments as for `classification_scores`."""
     n, labels = probabilities_NL.shape
-    return {name: float(value) for name, value in _tally(expected, probabilities_NL.argmax(1), labels, np.ones(n)).values().items()}
+    return {
+        name: float(value)
+        for name, value in _tally(expected, probabilities_NL.argmax(1), labels, np.ones(n)).values().items()
+    }
 
 
 def classification_scores(
@@ -139,7 +143,7 @@ def _per_label(tally: _Tally, labels: Sequence[str]) -> dict[str, dict[str, floa
 def calibration(
     confidence: Floats, is_right: npt.NDArray[np.bool_], bins: int = 10
 ) -> tuple[list[dict[str, Any]], float]:
-    """Compare confidence (N, 0..1) with accuracy in equal-width bins; give the bins and the expected calibration error."""
+    """Compare confidence (N, 0..1) with accuracy in equal-width bins; give the bins and the expected error."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     rows = []
     error = 0.0
@@ -180,7 +184,8 @@ def softmax(logits_NL: npt.NDArray[Any]) -> Floats:
     """Turn scores (N, L) into probabilities (N, L)."""
     shifted = np.asarray(logits_NL, dtype=np.float64)
     shifted = np.exp(shifted - shifted.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+    chances: Floats = shifted / shifted.sum(1, keepdims=True)
+    return chances
 
 
 def fit_temperature(logits_NL: npt.NDArray[Any], expected: Ints) -> float:
@@ -251,7 +256,7 @@ def worst_mistakes(
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     return tuple(
         {
-            **rows[index],
+            **rows[int(index)],
             "expected": labels[expected[index]],
             "answered": labels[answered[index]],
             "confidence": float(confidence[index]),

@@ -40,11 +40,13 @@ def from_json(noun: Any, content: Any) -> Any:
     """
     if dataclasses.is_dataclass(noun):
         hints = typing.get_type_hints(noun)
-        return noun(**{  # type: ignore[operator]
-            item.name: from_json(hints[item.name], content[item.name])
-            for item in dataclasses.fields(noun)
-            if item.name in content
-        })
+        return noun(
+            **{  # type: ignore[operator]
+                item.name: from_json(hints[item.name], content[item.name])
+                for item in dataclasses.fields(noun)
+                if item.name in content
+            }
+        )
     inner = typing.get_args(noun)
     if content is None or not inner:
         return content

@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy_options, tmp_path, monkeypa
     monkeypatch.setattr(TextClassification, "loss", broken)
     folder = tmp_path / "run"
     with pytest.raises(TrainingProblem) as caught:
-        tunesmith.train(**toy_options, out=str(folder), **{"checkpoint_seconds": 0})
+        tunesmith.train(**toy_options, out=str(folder), checkpoint_seconds=0)
     assert caught.value.exit_code == 3
     assert "the loss is nan" in caught.value.what
     assert "learning rate" in caught.value.do
@@ -111,7 +111,7 @@ def test_early_stopping_restores_the_best_weights(toy_options, toy_data, tmp_pat
 def test_only_the_top_layers_change(toy_options, toy_base, tmp_path):
     from safetensors.torch import load_file
 
-    run = tunesmith.train(**toy_options, method="top-layers", out=str(tmp_path / "run"), **{"top_layers": 1})
+    run = tunesmith.train(**toy_options, method="top-layers", out=str(tmp_path / "run"), top_layers=1)
     before, after = load_file(toy_base / "model.safetensors"), load_file(run.path / "model.safetensors")
     changed = {name for name in after if name in before and not torch.equal(before[name], after[name])}
     assert changed
@@ -122,7 +122,7 @@ def test_only_the_top_layers_change(toy_options, toy_base, tmp_path):
 def test_a_linear_probe_leaves_the_body_alone(toy_options, toy_base, tmp_path):
     from safetensors.torch import load_file
 
-    run = tunesmith.train(**toy_options, method="top-layers", out=str(tmp_path / "run"), **{"top_layers": 0})
+    run = tunesmith.train(**toy_options, method="top-layers", out=str(tmp_path / "run"), top_layers=0)
     before, after = load_file(toy_base / "model.safetensors"), load_file(run.path / "model.safetensors")
     assert not [name for name in after if name in before and not torch.equal(before[name], after[name])]
 

@@ -93,7 +93,11 @@ def test_killed_at_random_moments_ends_with_the_same_weights(options, undisturbe
             raise AssertionError("the run ended by itself without a bundle")
         kills += 1
         is_started = (folder / "plan.json").is_file()
-        arguments = [sys.executable, "-m", "tunesmith", "train", "--resume", str(folder)] if is_started else command(options, folder)
+        arguments = (
+            [sys.executable, "-m", "tunesmith", "train", "--resume", str(folder)]
+            if is_started
+            else command(options, folder)
+        )
         if folder.is_dir() and not is_started:
             shutil.rmtree(folder)  # killed before the plan was written: there is nothing to resume
     process = start(arguments)

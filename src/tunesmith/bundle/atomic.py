@@ -45,7 +45,9 @@ def explain_os_errors(path: Path, doing: str) -> Iterator[None]:
         # safetensors wraps the system's error in its own; "No space left on device (os error 28)" is in its text.
         if "os error" not in str(error):
             raise
-        raise explained(OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)), path, doing) from error
+        raise explained(
+            OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)), path, doing
+        ) from error
 
 
 def explained(error: OSError, path: Path, doing: str) -> MachineProblem:

@@ -64,9 +64,7 @@ def _front_matter(
     return {**{key: value for key, value in optional.items() if value}, **front}
 
 
-def _body(
-    name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str
-) -> str:
+def _body(name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str) -> str:
     shown = ", ".join(f"`{_plain(label)}`" for label in labels[:30]) + (", ..." if len(labels) > 30 else "")
     base = f"`{base_model}`" if base_model else "a local base model"
     rows = ", ".join(f"{count:,} {part}" for part, count in part_rows(plan).items())
@@ -106,7 +104,11 @@ def _body(
         "",
         "- The figures hold for texts like those it was measured on, and for no others.",
         "- It knows no label but the ones above and always answers with one of them"
-        + (", unless its score is below the threshold in bundle.json." if plan.options.get("abstain_precision") else "."),
+        + (
+            ", unless its score is below the threshold in bundle.json."
+            if plan.options.get("abstain_precision")
+            else "."
+        ),
         "- Its scores are calibrated on validation rows of the same kind; on other texts they may be too sure.",
         "- Texts longer than " + f"{plan.options.get('max_length')} tokens are cut.",
         "",

@@ -15,7 +15,12 @@ MOST_CHANGED = 50
 
 
 def compare(
-    runs: Sequence[str | Path | Bundle], path: str | Path, *, text: str = "", label: str = "", max_rejected: float = 0.05
+    runs: Sequence[str | Path | Bundle],
+    path: str | Path,
+    *,
+    text: str = "",
+    label: str = "",
+    max_rejected: float = 0.05,
 ) -> Comparison:
     """Answer every row of a labelled file with each run and compare the answers by a paired bootstrap.
 
@@ -53,7 +58,9 @@ def compare(
         scores=scores,
         differences=differences,
         winners=_winners(scores),
-        changed=tuple(_shown(records[row], {name: values[name][row] for name in names}) for row in changed[:MOST_CHANGED]),
+        changed=tuple(
+            _shown(records[row], {name: values[name][row] for name in names}) for row in changed[:MOST_CHANGED]
+        ),
         changed_count=len(changed),
         n=len(records),
     )
@@ -64,7 +71,9 @@ def _demand_comparable(bundles: Sequence[Bundle]) -> None:
         raise BundleProblem("one run alone cannot be compared", do="tunesmith compare RUN RUN --data test.csv")
     tasks = {bundle.task.name for bundle in bundles}
     if len(tasks) > 1:
-        raise BundleProblem(f"these runs are for different tasks: {', '.join(sorted(tasks))}", do="compare runs of one task")
+        raise BundleProblem(
+            f"these runs are for different tasks: {', '.join(sorted(tasks))}", do="compare runs of one task"
+        )
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
@@ -76,10 +85,12 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 def _winners(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:
     labels = {label for each in scores.values() for label, row in each.per_label.items() if row["support"]}
     return {
-        label: dict(sorted(
-            ((name, each.per_label.get(label, {}).get("f1", 0.0)) for name, each in scores.items()),
-            key=lambda item: -item[1],
-        ))
+        label: dict(
+            sorted(
+                ((name, each.per_label.get(label, {}).get("f1", 0.0)) for name, each in scores.items()),
+                key=lambda item: -item[1],
+            )
+        )
         for label in sorted(labels)
     }
 

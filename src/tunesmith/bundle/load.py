@@ -131,7 +131,11 @@ def load(path: str | Path, *, verify: bool = True) -> Bundle:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        near = sorted(item.name for item in folder.parent.iterdir() if (item / MANIFEST).is_file()) if folder.parent.is_dir() else []
+        near = (
+            sorted(item.name for item in folder.parent.iterdir() if (item / MANIFEST).is_file())
+            if folder.parent.is_dir()
+            else []
+        )
         listed = f"; {folder.parent} has: {', '.join(near[:5])}" if near else ""
         raise BundleProblem(
             f"there is no run folder '{path}'{listed}",
@@ -148,7 +152,8 @@ def load(path: str | Path, *, verify: bool = True) -> Bundle:
     faults = find_damage(folder) if verify else []
     if faults:
         raise BundleProblem(
-            f"this run folder is damaged: {'; '.join(faults[:3])}" + (f" and {len(faults) - 3} more" if len(faults) > 3 else ""),
+            f"this run folder is damaged: {'; '.join(faults[:3])}"
+            + (f" and {len(faults) - 3} more" if len(faults) > 3 else ""),
             where=str(folder),
             do="restore it from a copy, or train again: tunesmith train " + str(folder / "recipe.yaml"),
         )

@@ -36,7 +36,7 @@ def predict_file(
         bundle: Answers.
         path: Any file that `tunesmith inspect` reads.
         out: A .csv, .tsv or .jsonl file. Its rows are the file's own columns, then `label` (empty where the bundle
-            abstains), `score`, with `has_all_scores` one `score:LABEL` each, and `problem` (why a row was not answered).
+            abstains), `score`, with `has_all_scores` one `score:LABEL` each, and `problem` (why there is no answer).
             An added column whose name the file has already is called `predicted_label` and so on.
         text: Column that holds the text; else the one of the training, else inferred.
         has_all_scores: Add the score of every label.
@@ -67,7 +67,9 @@ def predict_file(
                 for fields, prediction, problem in _answered(bundle, source, columns):
                     write(fields | _shown(prediction, problem, added))
                     counts["rows"] += 1
-                    counts["unreadable" if prediction is None else "abstained" if prediction.value is None else "answered"] += 1
+                    counts[
+                        "unreadable" if prediction is None else "abstained" if prediction.value is None else "answered"
+                    ] += 1
                     if on_rows is not None and counts["rows"] % _AT_ONCE == 0:
                         on_rows(counts["rows"])
             sync(temporary)

@@ -95,7 +95,9 @@ def render_report(
 def gain_lines(gain: Gain) -> list[Line]:
     """Give the lines of the gain table: naive baselines, before, after."""
     found = {**gain.baselines, **({"before": gain.before} if gain.before else {}), "after": gain.after}
-    order = sorted(found, key=lambda key: (key == "after", key == "before", list(LINES).index(key) if key in LINES else 9))
+    order = sorted(
+        found, key=lambda key: (key == "after", key == "before", list(LINES).index(key) if key in LINES else 9)
+    )
     return [Line(key, LINES.get(key, key), found[key], gain.differences.get(key)) for key in order]
 
 
@@ -152,19 +154,28 @@ def _signed(share: float) -> str:
 def _headline(facts: Facts) -> dict[str, Any]:
     """Give the first thing that a person reads: one number, and the few that put it in place."""
     scores, gain = facts.scores, facts.gain
-    tiles = [(metric_name(key), charts.percent(scores.values[key]), span(scores.intervals.get(key)))
-             for key in ("accuracy", "macro_f1") if key in scores.values and key != scores.main]
+    tiles = [
+        (metric_name(key), charts.percent(scores.values[key]), span(scores.intervals.get(key)))
+        for key in ("accuracy", "macro_f1")
+        if key in scores.values and key != scores.main
+    ]
     if gain:
         others = gain_lines(gain)[:-1]
         best = max(others, key=lambda line: line.scores.values.get(scores.main, -math.inf), default=None)
         if best and best.difference:
             value, _, interval = points(best.difference).partition(" ")
             tiles.insert(0, ("Points gained", value, f"over {best.name} {interval}"))
-        tiles.append(("Whole run", duration(gain.seconds), f"{charts.percent(gain.trainable_share, 2)} of parameters trained"))
+        tiles.append(
+            ("Whole run", duration(gain.seconds), f"{charts.percent(gain.trainable_share, 2)} of parameters trained")
+        )
     else:
         tiles.append(("Time to answer", duration(scores.seconds), f"{scores.n:,} rows"))
-    return {"metric": metric_name(scores.main), "value": charts.percent(scores.values.get(scores.main)),
-            "interval": span(scores.intervals.get(scores.main)), "tiles": tiles}
+    return {
+        "metric": metric_name(scores.main),
+        "value": charts.percent(scores.values.get(scores.main)),
+        "interval": span(scores.intervals.get(scores.main)),
+        "tiles": tiles,
+    }
 
 
 # --- sections: each gives what its macro shows, or nothing ------------------------------------------------------------
@@ -269,13 +280,24 @@ def _making(facts: Facts) -> dict[str, Any] | None:
     if plan is None:
         return {"recipe": facts.recipe} if facts.recipe else None
     known = [
-        ("Run", plan.id), ("Updates", plan.parent), ("Task", plan.task), ("Method", plan.method), ("Base model", plan.base),
-        ("Base SHA-256", plan.base_sha256), ("Seed", plan.seed), ("Device", plan.device), ("Threads", plan.threads),
-        ("Precision", "full (32 bit)" if plan.precision == "no" else plan.precision), ("Planned steps", f"{plan.steps:,}"),
+        ("Run", plan.id),
+        ("Updates", plan.parent),
+        ("Task", plan.task),
+        ("Method", plan.method),
+        ("Base model", plan.base),
+        ("Base SHA-256", plan.base_sha256),
+        ("Seed", plan.seed),
+        ("Device", plan.device),
+        ("Threads", plan.threads),
+        ("Precision", "full (32 bit)" if plan.precision == "no" else plan.precision),
+        ("Planned steps", f"{plan.steps:,}"),
     ]
     lists = [("Options", plan.options), ("Versions", plan.versions), ("Data", plan.data)]
-    return {"recipe": facts.recipe, "known": [(key, value) for key, value in known if value != ""],
-            "lists": [(title, flat(mapping)) for title, mapping in lists if mapping]}
+    return {
+        "recipe": facts.recipe,
+        "known": [(key, value) for key, value in known if value != ""],
+        "lists": [(title, flat(mapping)) for title, mapping in lists if mapping],
+    }
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """Write a bundle: the model as `save_pretrained` lays it out, and beside it all that tells where it came from.
 
-    README.md            model card                    recipe.yaml, plan.json   what was asked, what was decided
-    config.json, model.safetensors, tokenizer files    gain.json                the measured comparison
-    bundle.json          id, task, labels, threshold   data.json, splits.json   what was in the file, who is where
-    report.html          the report                    rejected.jsonl           rows that were not used, and why
-    log.jsonl            events of the training        manifest.json            hashes of all this, written last
+README.md            model card                    recipe.yaml, plan.json   what was asked, what was decided
+config.json, model.safetensors, tokenizer files    gain.json                the measured comparison
+bundle.json          id, task, labels, threshold   data.json, splits.json   what was in the file, who is where
+report.html          the report                    rejected.jsonl           rows that were not used, and why
+log.jsonl            events of the training        manifest.json            hashes of all this, written last
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The door: `tunesmith VERB THING --options`. One short file per command; each builds nouns, calls one function, prints.
+"""The door: `tunesmith VERB THING --options`. One short file per command: build nouns, call one function, print.
 
 Exit codes: 0 done; 1 a fault of Tunesmith itself; 2 something the person can mend (data, options, model, run folder);
 3 a training run stopped because a number was not finite; 4 the machine could not (disk full, folder in use);
@@ -39,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    lines = ["usage: tunesmith COMMAND ...", "", "Adapt a pretrained model to your own task, and see what that gained.", ""]
+    lines = [
+        "usage: tunesmith COMMAND ...",
+        "",
+        "Adapt a pretrained model to your own task, and see what that gained.",
+        "",
+    ]
     lines += [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
     lines += [
         "",

@@ -51,7 +51,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         )
         output.document({"run": bundle.path, **summary})
         unsure = f", {summary['abstained']} left to a person ({UNSURE})" if summary["abstained"] else ""
-        unread = f", {summary['unreadable']} could not be read (see the column problem)" if summary["unreadable"] else ""
+        unread = (
+            f", {summary['unreadable']} could not be read (see the column problem)" if summary["unreadable"] else ""
+        )
         output.say(f"\r{summary['rows']:,} rows answered{unsure}{unread}: {options.out}")
         return 0
     predictions = bundle.predict(options.texts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def watch(job: Job, events: Iterable[Event], output: Output) -> None:
-    """Run through the events of a job and show them: as one live line on a terminal, else a line for each evaluation."""
+    """Run a job by its events and show them: one live line on a terminal, else a line for each evaluation."""
     if output.is_quiet:
         for _ in events:
             pass

@@ -57,8 +57,12 @@ def _run(name: str, arguments: Sequence[str], output: Output) -> int:
             f"no command '{name}'", where="command line", do=f"use one of: {nearest_first(name, [*COMMANDS, *ALIASES])}"
         )
     command = importlib.import_module(f"tunesmith.cli.{name}")
-    parser = _Parser(prog=f"tunesmith {name}", description=command.__doc__, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog=f"tunesmith {name}",
+        description=command.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.add_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON document on stdout; words go to stderr")

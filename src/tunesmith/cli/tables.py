@@ -77,12 +77,17 @@ def scores_table(scores: Scores) -> RenderableType:
     table = _plain_table("", "value", "95% interval")
     for name, value in scores.values.items():
         table.add_row(metric_name(name), f"{value:.1%}", span(scores.intervals.get(name)))
-    lines: list[RenderableType] = [table, Text(f"{scores.n:,} rows, answered in {duration(scores.seconds)}", style="dim")]
+    lines: list[RenderableType] = [
+        table,
+        Text(f"{scores.n:,} rows, answered in {duration(scores.seconds)}", style="dim"),
+    ]
     if abstain := scores.details.get("abstain"):
-        lines.append(Text(
-            f"Answering only from a score of {abstain['threshold']:.3f} on: {abstain['coverage']:.1%} of the rows, "
-            f"{abstain['precision_reached']:.1%} of them right."
-        ))
+        lines.append(
+            Text(
+                f"Answering only from a score of {abstain['threshold']:.3f} on: {abstain['coverage']:.1%} of the rows, "
+                f"{abstain['precision_reached']:.1%} of them right."
+            )
+        )
     return Group(*lines, Text())
 
 
@@ -107,12 +112,14 @@ def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
         for label, row in zip(labels, counts, strict=True):
             table.add_row(cut(label, 18), *(str(count) for count in row))
         return Group(table, Text())
-    pairs = Counter({
-        (labels[true], labels[answered]): count
-        for true, row in enumerate(counts)
-        for answered, count in enumerate(row)
-        if true != answered and count
-    })
+    pairs = Counter(
+        {
+            (labels[true], labels[answered]): count
+            for true, row in enumerate(counts)
+            for answered, count in enumerate(row)
+            if true != answered and count
+        }
+    )
     table = _plain_table("most confused: true", "answered", "rows", numbers_from=2)
     for (true, answered), count in pairs.most_common(10):
         table.add_row(cut(true, 34), cut(answered, 34), str(count))
@@ -121,7 +128,9 @@ def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
 
 def inspection_lines(found: Inspection) -> RenderableType:
     """All that `tunesmith inspect` says of a file."""
-    kind = " ".join(filter(None, [found.format, found.encoding, {"\t": "tab", "": ""}.get(found.delimiter, found.delimiter)]))
+    kind = " ".join(
+        filter(None, [found.format, found.encoding, {"\t": "tab", "": ""}.get(found.delimiter, found.delimiter)])
+    )
     lines: list[RenderableType] = [
         Text(f"{found.path}   {kind}", style="bold"),
         Text(f"{found.rows:,} rows, {found.used:,} usable; columns {', '.join(found.columns)}"),
@@ -167,8 +176,11 @@ def plan_lines(
         ("rows", f"{data['train']:,} train, {data['valid']:,} valid, {data['test']:,} test"),
         ("labels", f"{len(plan.labels)}: {labels}"),
         ("base", f"{base}, method {plan.method}"),
-        ("training", f"at most {options['epochs']:g} epochs, {plan.steps:,} steps of {options['batch_size']} rows, "
-                     f"rate {options['learning_rate']:.1e}"),
+        (
+            "training",
+            f"at most {options['epochs']:g} epochs, {plan.steps:,} steps of {options['batch_size']} rows, "
+            f"rate {options['learning_rate']:.1e}",
+        ),
         ("length", f"{options['max_length']} tokens{cut_short}"),
         ("machine", f"{plan.device}, {plan.threads} threads, precision {plan.precision}, seed {plan.seed}"),
         ("expected", f"{duration(plan.expected_seconds)} at most, {plan.expected_memory_mib / 1024:.1f} GiB of memory"),

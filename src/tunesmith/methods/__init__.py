@@ -45,8 +45,6 @@ def find_method(name: str | Method) -> Method:
         found: Method = getattr(importlib.import_module(module), attribute)
         return found
     if name not in METHODS:
-        raise PlanProblem(
-            f"no method '{name}'", where="method", do=f"use one of: {nearest_first(name, METHODS)}"
-        )
+        raise PlanProblem(f"no method '{name}'", where="method", do=f"use one of: {nearest_first(name, METHODS)}")
     method: Method = cast("Method", importlib.import_module(METHODS[name]))
     return method

@@ -59,4 +59,4 @@ def output_layer(anatomy: Anatomy) -> nn.Linear:
 def trainable_share(model: nn.Module) -> float:
     """Give the share (0..1) of all parameters that training may change."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, is_free in sizes if is_free) / max(1, sum(size for size, _ in sizes))
+    return float(sum(size for size, is_free in sizes if is_free) / max(1, sum(size for size, _ in sizes)))

@@ -31,7 +31,13 @@ def quiet() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout")
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+)
 
 
 def build_model(
@@ -94,7 +100,6 @@ def _is_sentence_encoder(folder: Path) -> bool:
     return bool(pooling.get("pooling_mode_mean_tokens")) or pooling.get("pooling_mode") == "mean"
 
 
-@torch.no_grad()
 def _start_pooler(model: nn.Module) -> None:
     """Let an untrained pooler start by handing the first token's state on, instead of mixing it at random.
 

@@ -85,7 +85,7 @@ def _hub_folder(hub_id: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ModelProblem(
-            f"base model '{hub_id}' is neither a folder here, nor in the model cache, nor could it be fetched ({reason})",
+            f"base model '{hub_id}' is no folder here, not in the model cache, and could not be fetched ({reason})",
             where="model",
             do="copy its folder (config.json, tokenizer files, *.safetensors) to this machine and pass --model FOLDER, "
             f"or stay with the embedded one: --model {DEFAULT_BASE}",
@@ -109,7 +109,9 @@ def check_folder(folder: Path) -> None:
             _check_config(folder / name)
     weights = weight_files(folder)
     if not weights:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+        pickles = sorted(
+            path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+        )
         seen = f"; it has {', '.join(pickles[:3])}, which can run code and is never opened" if pickles else ""
         raise ModelProblem(
             f"no safetensors weights here{seen}",

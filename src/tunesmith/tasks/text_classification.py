@@ -34,7 +34,7 @@ class TextClassification:
     """Single-label text classification with a sequence head."""
 
     name = "text-classification"
-    needs: Mapping[str, str] = {"text": "text", "label": "label"}  # noqa: RUF012
+    needs: Mapping[str, str] = {"text": "text", "label": "label"}
     main = "accuracy"
     metrics = ("accuracy", "macro_f1", "weighted_f1")
     model_class = "AutoModelForSequenceClassification"
@@ -114,7 +114,10 @@ class TextClassification:
         probabilities_NL = metrics.softmax(answers)
         values = metrics.classification_values(expected, probabilities_NL)
         chosen = probabilities_NL[np.arange(len(expected)), expected]
-        return {**{name: values[name] for name in self.metrics}, "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean())}
+        return {
+            **{name: values[name] for name in self.metrics},
+            "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean()),
+        }
 
     def calibrate(self, answers: np.ndarray[Any, Any], examples: Sequence[Example]) -> float:
         """Fit one temperature to the logits (N, L) of examples with known targets."""
@@ -174,8 +177,10 @@ class TextClassification:
         """Compare two lists of answered labels; a label that only one of them knows is as good as any other."""
         expected = [record.target for record in records]
         place = {label: index for index, label in enumerate(sorted({*expected, *first, *second}))}
-        columns = [np.array([place[label] for label in labels], dtype=np.int64) for labels in (expected, first, second)]
-        return metrics.paired_difference(*columns, len(place), metric=metric, seed=seed)
+        true, one, other = (
+            np.array([place[label] for label in labels], dtype=np.int64) for labels in (expected, first, second)
+        )
+        return metrics.paired_difference(true, one, other, len(place), metric=metric, seed=seed)
 
     def baselines(self, splits: Splits, *, labels: Sequence[str], seed: int) -> Sequence[Baseline]:
         """Answer the test rows by the most common training label, and by TF-IDF with logistic regression."""
@@ -196,7 +201,8 @@ class TextClassification:
             examples = self.encode(group, tokenizer, labels=labels, max_length=max_length)
             states.append(_mean_states(self, body, examples, tokenizer.pad_token_id))
         labels_LH, texts_NH = states
-        return 20.0 * texts_NH @ labels_LH.T
+        answers: np.ndarray[Any, Any] = 20.0 * texts_NH @ labels_LH.T
+        return answers
 
 
 def _mean_states(

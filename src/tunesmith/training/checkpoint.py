@@ -1,8 +1,8 @@
 """Keep the state of a run so that it can go on after any crash, bit for bit.
 
 A checkpoint is a folder `step-00000120`: `weights.safetensors` (the trainable parameters and the buffers),
-`optimizer.safetensors`, `state.json`, and a manifest of hashes. It is written under a temporary name, synced and renamed.
-No random state is kept: every random draw of a run is a function of its seed and the step (see `loop`).
+`optimizer.safetensors`, `state.json`, and a manifest of hashes. It is written under a temporary name, synced and
+renamed. No random state is kept: every random draw of a run is a function of its seed and the step (see `loop`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers()
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-) -> Path:
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
     """Save a checkpoint into `folder` (the run's `checkpoints`), then forget those no longer needed.
 
     Args:
@@ -114,7 +112,7 @@ def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Returns:
         The checkpoint (None when there is none) and a sentence for each newer one that had to be passed over.
     """
-    passed = []
+    passed: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         faults = find_damage(path)
         state: dict[str, Any] = {}
@@ -129,7 +127,6 @@ def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, passed
 
 
-@torch.no_grad()
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Put the weights of the checkpoint at `step` into the model.
 
@@ -144,11 +141,11 @@ def load_weights(folder: Path, step: int, model: nn.Module) -> None:
             do="something removed it while the run was going; run again with --resume",
         )
     kept = load_file(path)
-    for name, tensor in _weights(model):
-        tensor.copy_(kept[name])
+    with torch.no_grad():
+        for name, tensor in _weights(model):
+            tensor.copy_(kept[name])
 
 
-@torch.no_grad()
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights and optimiser state back as they were when the checkpoint was saved."""
     load_weights(checkpoint.folder.parent, checkpoint.step, model)

@@ -1,11 +1,11 @@
 """The run folder while a run is going: its name, its lock, its log. What it becomes is a bundle.
 
-    runs/reviews/
-      recipe.yaml, plan.json    written before the first step
-      log.jsonl                 one event a line, as they happen
-      lock                      held by the process that trains
-      checkpoints/              removed when the bundle is whole
-      ...                       the bundle's files; manifest.json, the last of them, says that it is whole
+runs/reviews/
+  recipe.yaml, plan.json    written before the first step
+  log.jsonl                 one event a line, as they happen
+  lock                      held by the process that trains
+  checkpoints/              removed when the bundle is whole
+  ...                       the bundle's files; manifest.json, the last of them, says that it is whole
 """
 
 from __future__ import annotations

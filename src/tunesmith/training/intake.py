@@ -118,9 +118,7 @@ def _known_only(records: tuple[Record, ...], labels: tuple[str, ...]) -> tuple[l
     return [record for record in records if record.target in known], strange
 
 
-def _strange_labels(
-    strange: list[Rejected], test: data.Checked | None, labels: tuple[str, ...]
-) -> list[Problem]:
+def _strange_labels(strange: list[Rejected], test: data.Checked | None, labels: tuple[str, ...]) -> list[Problem]:
     problems = []
     if strange:
         what = f"{len(strange)} validation rows have a label that no training row has, and were left out"

@@ -87,11 +87,13 @@ class Job:
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML that repeats this run from any folder: its paths are absolute."""
-        paths = {name: str(Path(getattr(self.recipe, name)).absolute()) for name in ("data", "valid", "test") if getattr(self.recipe, name)}
-        model = self.recipe.model
+        changes: dict[str, Any] = {"out": ""}
+        for name in ("data", "valid", "test"):
+            if path := getattr(self.recipe, name):
+                changes[name] = str(Path(path).absolute())
         if not self.base.hub_id:
-            model = str(Path(model).expanduser().absolute())
-        return write_recipe(dataclasses.replace(self.recipe, **paths, model=model, out=""))
+            changes["model"] = str(Path(self.recipe.model).expanduser().absolute())
+        return write_recipe(dataclasses.replace(self.recipe, **changes))
 
     def _work(self, log: run_folder.Log, stop_signal: Callable[[], int], started: float) -> Iterator[Event]:
         """Everything between the open folder and the files of the bundle."""
@@ -203,9 +205,7 @@ def prepare(recipe: Recipe) -> Job:
     base = find_base(recipe.model)
     task, method = intake.task, find_method(recipe.method)
     dropout = None if recipe.dropout == AUTO else float(recipe.dropout)
-    model = build_model(
-        base.folder, task.model_class, seed=recipe.seed, dropout=dropout, **label_config(intake.labels)
-    )
+    model = build_model(base.folder, task.model_class, seed=recipe.seed, dropout=dropout, **label_config(intake.labels))
     tokenizer = build_tokenizer(base.folder)
     anatomy = find_anatomy(model)
     if reason := method.why_not(task.name, anatomy):
@@ -310,5 +310,9 @@ def _demand_same(kept: dict[str, Any], now: dict[str, Any], folder: Path) -> lis
         )
     if kept["versions"] == now["versions"]:
         return []
-    other = [f"{name} {kept['versions'].get(name)} -> {version}" for name, version in now["versions"].items() if kept["versions"].get(name) != version]
+    other = [
+        f"{name} {kept['versions'].get(name)} -> {version}"
+        for name, version in now["versions"].items()
+        if kept["versions"].get(name) != version
+    ]
     return [f"library versions have changed ({', '.join(other)}); the weights may differ in their last bits"]

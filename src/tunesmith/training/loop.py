@@ -154,7 +154,7 @@ def training_events(
             yield save()
         if signal_number:
             raise Stopped(
-                f"stopped by signal {signal_number} at step {progress.step} of {plan.steps}; everything so far is saved",
+                f"stopped by signal {signal_number} at step {progress.step} of {plan.steps}; all is saved",
                 where=str(folder.parent),
                 signal_number=signal_number,
             )
@@ -216,7 +216,7 @@ def _step(
 
 
 def _demand_finite(loss: float, norm: Any, plan: Plan, step: int) -> None:
-    # With fp16 an infinite gradient is part of finding the loss scale, and the step is skipped; elsewhere it is a fault.
+    # With fp16 an infinite gradient belongs to finding the loss scale (the step is skipped); elsewhere it is a fault.
     is_finite = math.isfinite(loss) and (plan.precision == "fp16" or norm is None or math.isfinite(float(norm)))
     if not is_finite:
         raise TrainingProblem(

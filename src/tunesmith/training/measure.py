@@ -1,4 +1,4 @@
-"""Measure honestly what adaptation gained: naive baselines, the model before, the model after, on the same test rows."""
+"""Measure honestly what adaptation gained: baselines, the model before and the model after, on the same test rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith import metrics
 from tunesmith.models.anatomy import Anatomy, output_layer
 from tunesmith.models.build import build_body
 from tunesmith.models.find import Base
@@ -133,7 +132,9 @@ def judge(
 def _advice(splits: Splits, *, is_wide: bool, is_training_poor: bool) -> list[str]:
     advice = []
     if is_wide:
-        advice.append(f"More test rows narrow the interval: four times {len(splits.test):,} rows halve it (--test FILE).")
+        advice.append(
+            f"More test rows narrow the interval: four times {len(splits.test):,} rows halve it (--test FILE)."
+        )
     if _has_much_cjk(splits.train):
         advice.append(
             "Much of the text is Chinese or Japanese, and the embedded model was pretrained on English: "

@@ -33,7 +33,11 @@ def choose_device(wanted: str) -> str:
     Raises:
         PlanProblem: The device asked for is not there.
     """
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    there = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
     if wanted == AUTO:
         return next(name for name in ("cuda", "mps", "cpu") if name in there)
     if wanted.split(":")[0] not in there:
@@ -198,12 +202,18 @@ def _metric(wanted: str, task: Task) -> str:
 
 
 def _price(
-    task: Task, model: nn.Module, examples: Sequence[Example], batch_size: int, batch_tokens: int, pad_id: int, device: str
+    task: Task,
+    model: nn.Module,
+    examples: Sequence[Example],
+    batch_size: int,
+    batch_tokens: int,
+    pad_id: int,
+    device: str,
 ) -> tuple[float, float]:
     """Time one real step of middling length; give the seconds of an epoch and the memory in MiB.
 
-    Evaluation adds about a tenth, which is included. On a GPU the step is timed on the CPU all the same, so the estimate
-    is an upper bound there; the progress line corrects it from the first steps on.
+    Evaluation adds about a tenth, which is included. On a GPU the step is timed on the CPU all the same, so the
+    estimate is an upper bound there; the progress line corrects it from the first steps on.
     """
     lengths = [len(example.tokens) for example in examples]
     steps = epoch_steps(lengths, batch_size, seed=0, epoch=0)
@@ -216,7 +226,7 @@ def _price(
     seconds = math.inf
     for _ in range(2):  # the first pass also allocates and picks kernels
         start = time.perf_counter()
-        task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        task.loss(model, batch).backward()
         seconds = min(seconds, time.perf_counter() - start)
     model.zero_grad(set_to_none=True)
     model.eval()

@@ -44,7 +44,7 @@ def _key(default: Any, kind: str, meaning: str, *, least: float | None = None, m
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a person may decide about a run. `auto` is resolved in the plan, which is printed before work starts."""
+    """Everything a person may decide about a run. `auto` is resolved in the plan, which is printed first."""
 
     data: str = _key("", "path", "labelled rows to learn from: a file, or a folder saved by the datasets library")
     valid: str = _key("", "path", "rows to choose the best weights by (default: a share of the data)")
@@ -129,7 +129,9 @@ def _read(item: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _wrong(name: str, value: Any, wanted: str) -> PlanProblem:
-    return PlanProblem(f"{name} is {value!r}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe")
+    return PlanProblem(
+        f"{name} is {value!r}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe"
+    )
 
 
 def keys() -> tuple[dataclasses.Field[Any], ...]:

