@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import toy_world
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Toy models gain nothing from more threads, and lose much on a busy machine; processes that tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ recipe (.yaml). Options override the recipe.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Prepare, print the plan, train with a progress line, print what was gained."""
     values = _values(options)
+    if int(os.environ.get("RANK", "0")) > 0:
+        output.is_quiet = True
     output.say("reading the data and the base model ...")
     from tunesmith.training.job import prepare, prepare_resume
     from tunesmith.training.track import demand_tracker
@@ -66,7 +69,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         output.document({"run": None, "plan": job.plan, "data": job.intake.inspection})
         return 0
     _train(job, output)
-    _print_gain(job, output)
+    if job.bundle is not None:  # in a run of several processes only the first one writes and speaks
+        _print_gain(job, output)
     return 0
 
 

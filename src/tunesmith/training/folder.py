@@ -25,7 +25,8 @@ from tunesmith.types import Event, to_json
 LOG = "log.jsonl"
 LOCK = "lock"
 CHECKPOINTS = "checkpoints"
-WORKING = (LOCK, CHECKPOINTS)  # not part of the bundle
+HOLDER = "holder"  # number of the process that holds the lock
+WORKING = (LOCK, HOLDER, CHECKPOINTS)  # not part of the bundle
 
 
 def new_folder(out: str, data: str) -> Path:

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import gc
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +68,9 @@ class Job:
             TrainingProblem: A number was not finite; the last good checkpoint is kept.
             Stopped: `stop_signal` said so; everything so far is saved.
         """
+        if process_rank() > 0:
+            yield from self._follow(stop_signal)
+            return
         started = time.perf_counter()
         self.folder = self.folder or run_folder.new_folder(self.recipe.out, self.recipe.data)
         with run_folder.locked(self.folder):
@@ -110,13 +114,7 @@ class Job:
         yield stage("training")
         training_seconds = 0.0
         with _as_planned(plan) as accelerator:
-            material = Material(
-                task, self.model, self.tokenizer.pad_token_id, self.examples["train"], self.examples["valid"]
-            )
-            checkpoints = self.folder / run_folder.CHECKPOINTS
-            for event in training_events(
-                plan, material, checkpoints, accelerator, checkpoint=self.resumed_from, stop_signal=stop_signal
-            ):
+            for event in self._train(accelerator, stop_signal):
                 training_seconds = event.seconds
                 yield event
             self.model.to("cpu")
@@ -148,6 +146,34 @@ class Job:
         )
         yield Event("end", time.perf_counter() - started, text=self._gain.verdict)
 
+    def _train(self, accelerator: Any, stop_signal: Callable[[], int]) -> Iterator[Event]:
+        """Run the loop; every process of the run does this, in the folder that the first one made."""
+        from accelerate.utils import broadcast_object_list
+
+        folder = Path(broadcast_object_list([str(self.folder)])[0])
+        material = Material(
+            self.intake.task,
+            self.model,
+            self.tokenizer.pad_token_id,
+            self.examples["train"],
+            self.examples["valid"],
+        )
+        yield from training_events(
+            self.plan,
+            material,
+            folder / run_folder.CHECKPOINTS,
+            accelerator,
+            checkpoint=self.resumed_from,
+            stop_signal=stop_signal,
+        )
+
+    def _follow(self, stop_signal: Callable[[], int]) -> Iterator[Event]:
+        """Be one of the other processes of a run: train, and leave measuring and writing to the first one."""
+        with _as_planned(self.plan) as accelerator:
+            for _ in self._train(accelerator, stop_signal):
+                pass
+        yield from ()
+
     def _keep(self, log: run_folder.Log, started: float) -> None:
         """Write the bundle, then remove what only the unfinished run needed."""
         assert self.folder is not None
@@ -168,6 +194,11 @@ class Job:
         save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
         shutil.rmtree(self.folder / run_folder.CHECKPOINTS, ignore_errors=True)
         self.bundle = load(self.folder, verify=False)
+
+
+def process_rank() -> int:
+    """Give this process's number in a run of several processes (`accelerate launch`, `torchrun`); 0 when alone."""
+    return int(os.environ.get("RANK", "0"))
 
 
 class _as_planned:  # noqa: N801 - reads as the verb it is

@@ -149,8 +149,9 @@ def training_events(
         is_evaluated = progress.step % int(plan.options["eval_steps"]) == 0 or progress.step == plan.steps
         if is_evaluated:
             yield event("evaluation", _evaluate(plan, material, bare, progress))
-        signal_number = stop_signal()
-        if is_evaluated or signal_number or time.perf_counter() - saved > float(plan.options["checkpoint_seconds"]):
+        is_due = time.perf_counter() - saved > float(plan.options["checkpoint_seconds"])
+        signal_number, is_due, progress.is_over = _agree(accelerator, stop_signal(), is_due, progress.is_over)
+        if is_evaluated or signal_number or is_due:
             yield save()
         if signal_number:
             raise Stopped(
@@ -161,6 +162,15 @@ def training_events(
     if progress.best_step is not None and progress.best_step != progress.step:
         load_weights(folder, progress.best_step, bare)
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def _agree(accelerator: Accelerator, signal_number: int, is_due: bool, is_over: bool) -> tuple[int, bool, bool]:
+    """Let all processes take the same turn: what one of them has been told or has decided, all do at the same step."""
+    if accelerator.num_processes == 1:
+        return signal_number, is_due, is_over
+    mine = torch.tensor([signal_number, int(is_due), int(is_over)], device=accelerator.device)
+    largest = accelerator.gather(mine).view(-1, 3).amax(0).tolist()
+    return int(largest[0]), bool(largest[1]), bool(largest[2])
 
 
 def _steps_from(plan: Plan, lengths: Sequence[int], first: int) -> Iterator[list[int]]:
