@@ -69,6 +69,8 @@ def compare(
 def _demand_comparable(bundles: Sequence[Bundle]) -> None:
     if len(bundles) < 2:
         raise BundleProblem("one run alone cannot be compared", do="tunesmith compare RUN RUN --data test.csv")
+    if len({bundle.path.resolve() for bundle in bundles}) < len(bundles):
+        raise BundleProblem("the same run is given twice", do="name each run once")
     tasks = {bundle.task.name for bundle in bundles}
     if len(tasks) > 1:
         raise BundleProblem(

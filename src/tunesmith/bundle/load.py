@@ -157,6 +157,12 @@ def load(path: str | Path, *, verify: bool = True) -> Bundle:
             where=str(folder),
             do="restore it from a copy, or train again: tunesmith train " + str(folder / "recipe.yaml"),
         )
+    if not (folder / "bundle.json").is_file():
+        raise BundleProblem(
+            "this folder is no run: it has no bundle.json",
+            where=str(folder),
+            do="give the folder that `tunesmith train` made, not a checkpoint in it",
+        )
     facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     if facts.get("format") != 1:
         raise BundleProblem(

@@ -93,7 +93,13 @@ def _check_target(target: Path, path: Path, *, may_overwrite: bool) -> None:
 def _added_columns(taken: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, str]:
     """Give what is added -> the column it is written to."""
     wanted = ["label", "score", *(f"score:{label}" for label in labels), "problem"]
-    return {name: f"predicted_{name}" if name in taken else name for name in wanted}
+    columns: dict[str, str] = {}
+    for name in wanted:
+        column, number = name, 1
+        while column in {*taken, *columns.values()}:
+            column, number = f"predicted_{name}" if number == 1 else f"predicted_{name}_{number}", number + 1
+        columns[name] = column
+    return columns
 
 
 def _answered(

@@ -155,6 +155,7 @@ def label_config(labels: Sequence[str]) -> dict[str, Any]:
     """Give the configuration entries that tell plain Transformers the label names."""
     return {
         "num_labels": len(labels),
+        "problem_type": "single_label_classification",  # else a base tuned for several labels keeps its sigmoid
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }

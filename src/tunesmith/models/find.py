@@ -20,7 +20,8 @@ from tunesmith.models import DEFAULT_BASE, EMBEDDED
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
-_SAFE_IMPLEMENTATIONS = {"eager", "sdpa", "flash_attention_2", None}
+_SAFE_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", None)  # a tuple: what is looked up may be a dict
+_IMPLEMENTATIONS = ("_implementation", "_implementation_internal")
 _FETCHED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 _HEADER_LIMIT_BYTES = 100_000_000
 
@@ -130,11 +131,17 @@ def _check_config(path: Path) -> None:
         raise ModelProblem(f"{path.name} is not JSON ({error})", where=str(path), do="fetch the file again") from error
     for key, value in _walk(content):
         names_code = key in {"auto_map", "custom_pipelines"} or (key == "trust_remote_code" and value)
-        if names_code or (key.endswith("_implementation") and value not in _SAFE_IMPLEMENTATIONS):
+        if names_code or (key.endswith(_IMPLEMENTATIONS) and value not in _SAFE_IMPLEMENTATIONS):
             raise ModelProblem(
                 f"the model asks to run code of its own: {path.name} has '{key}'",
                 where=str(path),
                 do="use a model whose architecture ships with transformers; code from a model folder is never run",
+            )
+        if key == "transformers_weights" and value is not None:  # could name a file that was not looked at, a pickle too
+            raise ModelProblem(
+                f"the model names another file of weights: {path.name} has '{key}'",
+                where=str(path),
+                do="rename the weights to model.safetensors and take the entry out of the configuration",
             )
 
 
@@ -150,11 +157,20 @@ def _walk(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Give the safetensors files of a model folder, in name order; those of the index where there is one."""
+    """Give the safetensors files of a model folder, in name order: those that transformers would load.
+
+    Raises:
+        ModelProblem: The weight index cannot be read, or names a file that is not there.
+    """
+    if (whole := folder / "model.safetensors").is_file():
+        return [whole]  # transformers takes it before an index, too
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        return [path] if (path := folder / "model.safetensors").is_file() else []
-    names = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        return []
+    try:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelProblem("the weight index cannot be read", where=str(index), do="fetch the file again") from error
     paths = []
     for name in sorted(names):
         if Path(name).name != name or not (folder / name).is_file():

@@ -44,7 +44,7 @@ class TextClassification:
         """Give the labels in alphabetical order; numbers in their own order (2 before 10)."""
         names = {record.target for record in records}
         if all(re.fullmatch(r"-?\d+", name) for name in names):
-            return tuple(sorted(names, key=int))
+            return tuple(sorted(names, key=lambda name: (int(name), name)))  # "01" and "1" are two labels
         return tuple(sorted(names))
 
     def encode(
@@ -252,7 +252,9 @@ def _tfidf(splits: Splits, labels: Sequence[str], seed: int) -> Baseline:
     texts = {part: [record.fields["text"] for record in getattr(splits, part)] for part in ("train", "valid", "test")}
     targets = {part: [record.target for record in getattr(splits, part)] for part in ("train", "valid")}
     longest = 3 if _is_mostly_cjk(texts["train"]) else 2
-    vectorizer = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=_TERM)
+    # Texts of emoji alone have no words; every mark then counts as one.
+    term = _TERM if any(re.search(_TERM, text) for text in texts["train"]) else r"\S"
+    vectorizer = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=term)
     train = vectorizer.fit_transform(texts["train"])
     valid = vectorizer.transform(texts["valid"]) if texts["valid"] else None
 

@@ -90,7 +90,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = (folder / "holder").read_text(encoding="utf-8") if (folder / "holder").is_file() else "unknown"
+        holder = (folder / HOLDER).read_text(encoding="utf-8") if (folder / HOLDER).is_file() else "unknown"
         raise MachineProblem(
             f"another process (number {holder}) is training in this folder",
             where=str(folder),
@@ -102,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
         write_file(folder / "holder", str(os.getpid()))
         yield
     finally:
-        (folder / "holder").unlink(missing_ok=True)
+        (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
 
 

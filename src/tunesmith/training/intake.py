@@ -65,12 +65,14 @@ def take_in(recipe: Recipe) -> Intake:
         valid_share=recipe.valid_share,
         test_share=recipe.test_share,
     )
-    _demand_parts(cut.splits, recipe)
+    splits, labels, gone = _learnable(task, cut.splits)
+    strange += gone
+    _demand_parts(splits, labels, recipe)
     rejected = (*(row for checked in parts.values() for row in checked.rejected), *strange, *cut.rejected)
     problems = [*inspection.problems, *(p for name in PARTS[1:] if name in parts for p in parts[name].problems)]
     problems += [*cut.problems, *_strange_labels(strange, parts.get("test"), labels)]
     inspection = dataclasses.replace(inspection, rejected=rejected, problems=tuple(problems))
-    return Intake(task, cut.splits, task.labels(cut.splits.train), inspection, rejected, files, inferred)
+    return Intake(task, splits, labels, inspection, rejected, files, inferred)
 
 
 def _task(recipe: Recipe) -> tuple[Task, tuple[str, ...]]:
@@ -91,7 +93,26 @@ def _demand_rows(checked: data.Checked, part: str) -> None:
         )
 
 
-def _demand_parts(splits: Splits, recipe: Recipe) -> None:
+def _learnable(task: Task, splits: Splits) -> tuple[Splits, tuple[str, ...], list[Rejected]]:
+    """Give the labels that the training rows have, and the parts without validation rows of any other.
+
+    Training rows whose text stands in another part leave, and may take the last of their label with them.
+    """
+    labels = task.labels(splits.train)
+    valid, strange = _known_only(splits.valid, labels)
+    if strange:
+        fingerprint = data.fingerprint(splits.train, valid, splits.test)
+        splits = dataclasses.replace(splits, valid=tuple(valid), fingerprint=fingerprint)
+    return splits, labels, strange
+
+
+def _demand_parts(splits: Splits, labels: tuple[str, ...], recipe: Recipe) -> None:
+    if splits.train and len(labels) < 2:
+        raise DataProblem(
+            f"all {len(splits.train)} rows that are left to train on have the same label, '{labels[0]}'",
+            where=recipe.data,
+            do="give rows of another label whose texts do not stand in the valid or test file",
+        )
     for part in ("train", "valid", "test"):
         if not getattr(splits, part):
             raise DataProblem(

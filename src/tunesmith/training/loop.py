@@ -75,17 +75,21 @@ def learning_rate_at(step: int, plan: Plan) -> float:
 
 
 def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Make AdamW over the trainable parameters; biases and norms do not decay.
+    """Make AdamW over the trainable parameters; biases and norms do not decay, the fresh head learns faster.
 
     Source: Loshchilov & Hutter 2019. The fused kernel does the same arithmetic in one pass over memory.
     """
-    free = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in free if p.dim() > 1], "weight_decay": float(plan.options["weight_decay"])},
-        {"params": [p for p in free if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    factors = {True: 1.0, False: float(plan.options["head_learning_rate_factor"])}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decay = float(plan.options["weight_decay"]) if parameter.dim() > 1 else 0.0
+            groups.setdefault((factors[id(parameter) in body], decay), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=float(plan.options["learning_rate"]), fused=True
+        [{"params": group, "weight_decay": decay, "factor": factor} for (factor, decay), group in groups.items()],
+        lr=float(plan.options["learning_rate"]),
+        fused=True,
     )
 
 
@@ -199,7 +203,7 @@ def _step(
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(_mix(plan.seed, step, rank))
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step, plan)
+        group["lr"] = learning_rate_at(step, plan) * group["factor"]
     mine = rows[rank::world] or rows[:1]  # a process without a row still has to take part in the exchange
     share = 1.0 if rows[rank::world] else 0.0
     fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))

@@ -25,6 +25,15 @@ from tunesmith.types import Plan
 
 _LONGEST_BY_DEFAULT = 256  # tokens; longer texts cost much and, for one label a text, rarely gain
 _MOST_STEPS_BETWEEN_EVALUATIONS = 250
+_TAKEN_OVER = (
+    "head_learning_rate_factor",
+    "weight_decay",
+    "warmup_ratio",
+    "max_grad_norm",
+    "dropout",
+    "patience",
+    "checkpoint_seconds",
+)
 
 
 def choose_device(wanted: str) -> str:
@@ -148,7 +157,7 @@ def make_plan(
         "eval_steps": min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if recipe.eval_steps == AUTO else recipe.eval_steps,
         "abstain_precision": recipe.precision_wanted,
     }
-    for name in ("weight_decay", "warmup_ratio", "max_grad_norm", "dropout", "patience", "checkpoint_seconds"):
+    for name in _TAKEN_OVER:
         options[name] = getattr(recipe, name)
     if recipe.method == "top-layers":
         options["top_layers"] = recipe.top_layers

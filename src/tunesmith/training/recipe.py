@@ -60,6 +60,9 @@ class Recipe:
     gradient_accumulation_steps: int = _key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
     batch_tokens: int = _key(4096, "whole", "most tokens in the model at once, padding included", least=1)
     learning_rate: Any = _key(AUTO, "auto-number", "peak learning rate", least=0.0, most=10.0)
+    head_learning_rate_factor: float = _key(
+        10.0, "number", "the fresh head learns at this many times the rate", least=0.0, most=1000.0
+    )
     max_length: Any = _key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
     weight_decay: float = _key(0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0)
     warmup_ratio: float = _key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
@@ -130,7 +133,7 @@ def _read(item: dataclasses.Field[Any], value: Any) -> Any:
 
 def _wrong(name: str, value: Any, wanted: str) -> PlanProblem:
     return PlanProblem(
-        f"{name} is {value!r}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe"
+        f"{name} is {value!r:.200}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe"
     )
 
 
@@ -149,7 +152,8 @@ def make_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     known = {item.name for item in keys()}
     chosen: dict[str, Any] = {}
     for given, value in values.items():
-        name = ALIASES.get(str(given), str(given)).replace("-", "_")
+        name = str(given).replace("-", "_")
+        name = ALIASES.get(name, name)
         if name not in known:
             raise PlanProblem(
                 f"no recipe key '{given}'", where=where, do=f"the keys are: {nearest_first(str(given), known)}"
@@ -175,10 +179,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST_RECIPE_BYTES:
         raise PlanProblem("this file is too large for a recipe", where=where, do=do)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        has_aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        content = None if has_aliases else yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PlanProblem(f"this recipe is not YAML: {reason}", where=where, do=do) from error
+    if has_aliases:  # a few lines of them can stand for gigabytes, and a recipe needs none
+        raise PlanProblem("this recipe repeats parts of itself by YAML aliases (*name)", where=where, do=do)
     if not isinstance(content, dict):
         raise PlanProblem("a recipe is a mapping of keys to values", where=where, do=do)
     for name, value in content.items():
