@@ -191,6 +191,13 @@ class Scores:
     details: Mapping[str, Any] = field(default_factory=dict)  # task-shaped, see the task's `score`
     worst: tuple[Mapping[str, Any], ...] = ()  # the most confident mistakes
 
+    def __repr__(self) -> str:
+        shown = []
+        for name, value in self.values.items():
+            low, high = self.intervals.get(name, (None, None))
+            shown.append(f"{name}={value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else ""))
+        return f"Scores({', '.join(shown)}, n={self.n})"
+
     @property
     def value(self) -> float:
         """The main metric's value."""
@@ -229,6 +236,14 @@ class Gain:
     seconds: float  # the whole run
     verdict: str  # in plain words
     advice: tuple[str, ...] = ()  # what would help, when the verdict is not a clear win
+
+    def __repr__(self) -> str:
+        scores = {**self.baselines, **({"before": self.before} if self.before else {}), "after": self.after}
+        lines = [
+            f"  {name:<10} {each.main} {each.value:.3f} ({each.interval[0]:.3f} to {each.interval[1]:.3f})"
+            for name, each in scores.items()
+        ]
+        return "\n".join(["Gain", *lines, f"  {self.verdict}"])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -84,7 +85,9 @@ class Bundle:
         for text in texts:
             if not isinstance(text, str):
                 raise TypeError(f"predict takes text, or a list of texts; this is {type(text).__name__}: {text!r:.80}")
-        records = [Record(str(row), {"text": text}, None, Origin("input", row)) for row, text in enumerate(texts, 1)]
+        # Arguments of a command may hold bytes that are no text; no tokenizer takes them.
+        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        records = [Record(str(row), {"text": text}, None, Origin("input", row)) for row, text in enumerate(readable, 1)]
         return list(self.predictions(records))
 
     def predictions(self, records: Iterable[Record]) -> Iterator[Prediction]:
@@ -101,16 +104,21 @@ class Bundle:
 
     def score(self, records: Sequence[Record]) -> Scores:
         """Answer records with known targets and score the answers, with intervals."""
-        import dataclasses
-
+        self._engine  # noqa: B018 - built here, so that only answering is timed
         start = time.perf_counter()
         answers = self.answer(records)
         seconds = time.perf_counter() - start
         main = str(self.plan.options["metric"])
         scores = self.task.score(records, answers, labels=self.labels, main=main, seed=self.plan.seed)
         if self.threshold is not None:
-            scores = self.task.with_abstention(scores, answers, records, labels=self.labels, threshold=self.threshold)
+            precision = float(self.plan.options["abstain_precision"])
+            scores = self.task.with_abstention(
+                scores, answers, records, labels=self.labels, threshold=self.threshold, precision=precision
+            )
         return dataclasses.replace(scores, seconds=seconds)
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, {self.plan.task}, {len(self.labels)} labels)"
 
     def _repr_html_(self) -> str:
         """Show the report's table in a notebook."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tunesmith.errors import PlanProblem
 from tunesmith.types import Origin, Prediction, Record
 
 _AT_ONCE = 512
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a character; no tokenizer can read it
 _FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
@@ -62,7 +64,7 @@ def predict_file(
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{target.name}")
     with explain_os_errors(target, "writing the predictions"):
         try:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 write = _writer(file, target.suffix, [*source.columns, *added.values()])
                 for fields, prediction, problem in _answered(bundle, source, columns):
                     write(fields | _shown(prediction, problem, added))
@@ -112,13 +114,24 @@ def _answered(
             waiting.append((dict(found.fields), None, f"row {row}: {found.reason}"))
         else:
             fields = {role: data.as_text(found.get(column)) for role, column in columns.roles.items()}
-            empty = [columns.roles[role] for role, value in fields.items() if not (value or "").strip()]
-            record = None if empty else Record(str(row), fields, None, Origin(source.path, row))
-            waiting.append((dict(found), record, f"row {row}: column '{empty[0]}' is empty" if empty else ""))
+            faults = [
+                f"column '{columns.roles[role]}' {fault}" for role, value in fields.items() if (fault := _fault(value))
+            ]
+            record = None if faults else Record(str(row), fields, None, Origin(source.path, row))
+            waiting.append((dict(found), record, f"row {row}: {faults[0]}" if faults else ""))
         if len(waiting) == _AT_ONCE:
             yield from _answer_part(bundle, waiting)
             waiting = []
     yield from _answer_part(bundle, waiting)
+
+
+def _fault(value: str | None) -> str:
+    """Say what keeps a value from being read as text; nothing when it can be."""
+    if value is None:
+        return "holds a list or an object"
+    if not value.strip():
+        return "is empty"
+    return "holds half a character" if _SURROGATE.search(value) else ""
 
 
 def _answer_part(

@@ -85,7 +85,7 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         gain=gain,
         labels=plan.labels,
         pipeline_tag=find_task(plan.task).pipeline,
-        base_model=contents.hub_id or plan.base,
+        base_model=contents.hub_id,
         created=contents.created,
     )
     write_file(folder / "README.md", card)

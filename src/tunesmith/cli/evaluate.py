@@ -36,8 +36,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     title = f"{bundle.name} on {Path(options.data).name}"
     write_file(report, render_report(name=title, scores=scores, plan=bundle.plan, inspection=found.inspection))
     output.document({"run": bundle.path, "data": options.data, "scores": scores, "report": report})
-    output.show(scores_table(scores))
-    output.show(per_label_table(scores))
-    output.show(confusion_table(scores))
+    for table in (scores_table(scores), per_label_table(scores), confusion_table(scores)):
+        output.show(table)
+        output.say()
     output.say(f"report   {report}")
     return 0

@@ -51,6 +51,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return 1
 
 
+def _hyphened(argument: str) -> str:
+    """Read `--learning_rate` as `--learning-rate`: people copy the names of keys."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+
+
 def _run(name: str, arguments: Sequence[str], output: Output) -> int:
     if name not in COMMANDS:
         raise PlanProblem(
@@ -68,5 +74,5 @@ def _run(name: str, arguments: Sequence[str], output: Output) -> int:
     group.add_argument("--json", action="store_true", help="one JSON document on stdout; words go to stderr")
     group.add_argument("--quiet", action="store_true", help="no words, only what was asked for")
     group.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
-    code: int = command.run(parser.parse_args(arguments), output)
+    code: int = command.run(parser.parse_args([_hyphened(argument) for argument in arguments]), output)
     return code

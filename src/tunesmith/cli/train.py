@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem, Stopped
-from tunesmith.training.recipe import keys, make_recipe, read_recipe
+from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe
 
 if TYPE_CHECKING:
     from tunesmith.training.job import Job
@@ -25,7 +25,6 @@ FLAGS = (
     "abstain_at", "max_rejected", "seed", "track", "out",
 )
 # fmt: on
-OTHER_NAMES = {"epochs": ["--num-train-epochs", "--num_train_epochs"], "learning_rate": ["--learning_rate"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in FLAGS:
         flag = "--" + name.replace("_", "-")
         meaning = meanings[name].replace("%", "%%")
-        parser.add_argument(flag, *OTHER_NAMES.get(name, []), dest=name, metavar="X", help=meaning)
+        parser.add_argument(flag, dest=name, metavar="X", help=meaning)
+    for other, name in ALIASES.items():  # Transformers' own names; too many for the help text
+        if name in FLAGS:
+            parser.add_argument(f"--{other.replace('_', '-')}", dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     others = ", ".join(sorted(set(meanings) - set(FLAGS) - {"data"}))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"any other key: {others}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")

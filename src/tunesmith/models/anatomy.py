@@ -31,7 +31,7 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     body = model.base_model
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
     uniform = [blocks for blocks in lists if len({type(block) for block in blocks}) == 1]
-    head = tuple(child for child in model.children() if child is not body)
+    head = () if body is model else tuple(child for child in model.children() if child is not body)
     if not uniform or not any(True for part in head for _ in part.parameters()):
         raise ModelProblem(
             f"the blocks or the head of {type(model).__name__} cannot be told apart",

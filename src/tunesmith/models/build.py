@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from tunesmith.errors import ModelProblem
@@ -32,11 +34,14 @@ def quiet() -> Iterator[None]:
 
 
 _DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "dropout",
-    "attention_dropout",
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"),
+    *("attention_dropout", "seq_classif_dropout", "activation_dropout", "pooler_dropout"),
+    *("embd_pdrop", "resid_pdrop", "attn_pdrop"),
+)
+_FAULTS: tuple[type[Exception], ...] = (
+    # What a folder that does not fit makes the libraries raise.
+    *(ValueError, OSError, RuntimeError, KeyError, ImportError, TypeError, AttributeError),
+    *(SafetensorError, StrictDataclassError),
 )
 
 
@@ -77,7 +82,7 @@ def build_model(
                 dtype=torch.float32,
                 config=config,
             )
-    except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
+    except _FAULTS as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise ModelProblem(
             f"this base model cannot be used here: {reason}",
@@ -128,13 +133,19 @@ def build_tokenizer(folder: Path, max_length: int | None = None) -> Any:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, use_fast=True
             )
-    except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
+    except _FAULTS as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise ModelProblem(
             f"the tokenizer of this base model cannot be loaded: {reason}",
             where=str(folder),
             do="the folder needs tokenizer.json, or vocab files and what the tokenizer class requires",
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where it finds no files
+        raise ModelProblem(
+            "the tokenizer of this base model has no vocabulary",
+            where=str(folder),
+            do="the folder needs tokenizer.json, or vocab files and what the tokenizer class requires",
+        )
     if tokenizer.pad_token is None:  # causal models have none; the end token fills what the mask hides
         tokenizer.pad_token = tokenizer.eos_token
     if max_length is not None:

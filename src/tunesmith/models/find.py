@@ -137,7 +137,7 @@ def _check_config(path: Path) -> None:
                 where=str(path),
                 do="use a model whose architecture ships with transformers; code from a model folder is never run",
             )
-        if key == "transformers_weights" and value is not None:  # could name a file that was not looked at, a pickle too
+        if key == "transformers_weights" and value is not None:  # a file that was not looked at, perhaps a pickle
             raise ModelProblem(
                 f"the model names another file of weights: {path.name} has '{key}'",
                 where=str(path),

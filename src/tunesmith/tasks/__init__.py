@@ -103,8 +103,9 @@ class Task(Protocol):
         *,
         labels: Sequence[str],
         threshold: float,
+        precision: float,
     ) -> Scores:
-        """Add to the scores' details how much is answered from `threshold` on, and how precisely."""
+        """Add to the scores' details how much is answered from `threshold` on, and how precisely (and as was asked)."""
 
     def difference(
         self, records: Sequence[Record], first: Sequence[Any], second: Sequence[Any], *, metric: str, seed: int

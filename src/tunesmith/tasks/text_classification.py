@@ -165,10 +165,11 @@ class TextClassification:
         *,
         labels: Sequence[str],
         threshold: float,
+        precision: float,
     ) -> Scores:
-        """Add `details["abstain"]`: threshold, coverage and the precision reached on these records."""
+        """Add `details["abstain"]`: threshold, coverage, the precision reached on these records and the one asked for."""
         reached = metrics.at_threshold(*_confidence(answers, records, labels), threshold)
-        details = {**scores.details, "abstain": {"threshold": threshold, **reached}}
+        details = {**scores.details, "abstain": {"precision": precision, "threshold": threshold, **reached}}
         return dataclasses.replace(scores, details=details)
 
     def difference(

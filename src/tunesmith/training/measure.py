@@ -90,8 +90,10 @@ def after_scores(
     answers = task.answer(model, test, pad_id=pad_id, batch_tokens=int(plan.options["batch_tokens"]))
     scores = _scored(task, splits.test, answers, plan, 0.0)
     if threshold is not None:
-        scores = task.with_abstention(scores, answers, splits.test, labels=plan.labels, threshold=threshold)
-        scores.details["abstain"]["precision"] = plan.options["abstain_precision"]
+        precision = float(plan.options["abstain_precision"])
+        scores = task.with_abstention(
+            scores, answers, splits.test, labels=plan.labels, threshold=threshold, precision=precision
+        )
     return dataclasses.replace(scores, seconds=training_seconds + time.perf_counter() - start), answers
 
 

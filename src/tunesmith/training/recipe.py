@@ -179,14 +179,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST_RECIPE_BYTES:
         raise PlanProblem("this file is too large for a recipe", where=where, do=do)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        has_aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        content = None if has_aliases else yaml.safe_load(text)
+        content = _load_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PlanProblem(f"this recipe is not YAML: {reason}", where=where, do=do) from error
-    if has_aliases:  # a few lines of them can stand for gigabytes, and a recipe needs none
-        raise PlanProblem("this recipe repeats parts of itself by YAML aliases (*name)", where=where, do=do)
     if not isinstance(content, dict):
         raise PlanProblem("a recipe is a mapping of keys to values", where=where, do=do)
     for name, value in content.items():
@@ -195,6 +191,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
         elif ALIASES.get(name, name) in _PATHS and isinstance(value, str) and value:
             content[name] = str(path.parent / Path(value).expanduser())
     return content
+
+
+def _load_yaml(text: str) -> Any:
+    """Parse YAML without aliases: a few lines of them can stand for gigabytes, and a recipe needs none."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it repeats parts of itself by aliases (*name)")
+            return super().compose_node(parent, index)
+
+    return yaml.load(text, Loader)
 
 
 def write_recipe(recipe: Recipe, *, comments: bool = False) -> str:

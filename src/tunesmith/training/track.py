@@ -43,6 +43,7 @@ def open_trackers(job: Job) -> Iterator[Callable[[Event], None]]:
     kind = LOGGER_TYPE_TO_CLASS[name]
     place = {"logging_dir": str(job.folder / "tracking")} if kind.requires_logging_directory else {}
     tracker = kind(job.folder.name, **place)
+    tracker.start()
     options = {key: value for key, value in job.plan.options.items() if isinstance(value, (int, float, str))}
     tracker.store_init_configuration({**options, "task": job.plan.task, "base": job.plan.base, "seed": job.plan.seed})
     try:
