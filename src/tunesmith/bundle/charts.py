@@ -1,8 +1,9 @@
 """Charts as inline SVG: pure functions from numbers to markup, with nothing to fetch and nothing to run.
 
 Each chart says in its caption what is seen, draws one accent on greys, and takes its colours from the CSS in
-`report.html.jinja`, so that light, dark and paper work from the same markup. Plots are drawn 360 units wide, because text in a wider picture is
-unreadable once a phone has scaled it down; bars keep their words in HTML, where they do not scale at all.
+`report.html.jinja`, so that light, dark and paper work from the same markup. Plots are drawn 360 units wide, because
+text in a wider picture is unreadable once a phone has scaled it down; bars keep their words in HTML, where they do not
+scale at all.
 
 Everything written passes `tag`, which escapes: labels, texts and file names are hostile until proven otherwise.
 """

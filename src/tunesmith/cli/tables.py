@@ -21,6 +21,7 @@ from tunesmith.types import Comparison, Inspection, Plan, Problem, Scores
 _BAR = 24  # cells of the longest bar
 _MOST_LABELS = 20
 _MOST_REJECTED = 10
+_MOST_ALIKE = 3  # problems of one kind that are told one by one
 
 
 def render(renderable: RenderableType, *, width: int = 80, colour: bool = False) -> str:
@@ -154,13 +155,19 @@ def inspection_lines(found: Inspection) -> RenderableType:
 
 
 def problem_lines(problems: Sequence[Problem], most: int = 10) -> list[RenderableType]:
-    """Each problem in its parts, errors first."""
+    """Each kind of problem with its first cases and what to do, errors first."""
     order = {"error": 0, "warning": 1, "note": 2}
+    kinds: dict[str, list[Problem]] = {}
+    for problem in sorted(problems, key=lambda item: order[item.severity]):
+        kinds.setdefault(problem.kind, []).append(problem)
     lines: list[RenderableType] = []
-    for problem in sorted(problems, key=lambda item: order[item.severity])[:most]:
-        where = f"  ({problem.origin})" if problem.origin else ""
-        lines += [Text(f"{problem.severity}: {problem.what}{where}"), Text(f"  do: {problem.do}", style="dim")]
-    return [*lines, *_and_more(len(problems) - most, "problems (--json lists all)")]
+    for same in list(kinds.values())[:most]:
+        first = same[0]
+        lines.append(Text(f"{first.severity}: {first.what}"))
+        lines += [Text(f"  and {problem.what}") for problem in same[1:_MOST_ALIKE]]
+        lines += _and_more(len(same) - _MOST_ALIKE, "like these (--json lists all)")
+        lines.append(Text(f"  do: {first.do}", style="dim"))
+    return [*lines, *_and_more(len(kinds) - most, "kinds of problems (--json lists all)")]
 
 
 def plan_lines(

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, dest=name, metavar="X", help=meaning)
     for other, name in ALIASES.items():  # Transformers' own names; too many for the help text
         if name in FLAGS:
-            parser.add_argument(f"--{other.replace('_', '-')}", dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            flag = "--" + other.replace("_", "-")
+            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     others = ", ".join(sorted(set(meanings) - set(FLAGS) - {"data"}))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"any other key: {others}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")

@@ -10,12 +10,15 @@ from tunesmith.data.columns import Columns, find_columns
 from tunesmith.data.readers import Reader, Source, read
 from tunesmith.types import Inspection, Origin, Problem
 
+TEXT_AND_LABEL = {"text": "text", "label": "label"}
+"""What a row of text classification holds: role -> kind."""
+
 
 def inspect(
     path: str | Path,
     *,
-    needs: Mapping[str, str],
-    given: Mapping[str, str],
+    needs: Mapping[str, str] = TEXT_AND_LABEL,
+    given: Mapping[str, str] | None = None,
     others: Iterable[str | Path] = (),
     reader: str | Reader = "",
 ) -> Inspection:
@@ -24,7 +27,7 @@ def inspect(
     Args:
         path: The file, or a saved folder.
         needs: Role -> kind, see `find_columns`.
-        given: Role -> column, by the user.
+        given: Role -> column, by the user, e.g. {"label": "stars"}.
         others: Files in which no text of this one should stand (valid, test), with the same columns.
         reader: How `path` is read, when its suffix does not tell.
 
@@ -32,7 +35,7 @@ def inspect(
         DataProblem: A file cannot be read, or a column not be found.
     """
     source = read(path, reader)
-    columns = find_columns(source, needs, given)
+    columns = find_columns(source, needs, given or {})
     checked = check(source, columns, keep_records=False)
     shared = [problem for other in others for problem in _find_shared(checked, columns, needs, other)]
     return summarise(source, columns, checked, extra=shared)

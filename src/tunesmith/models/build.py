@@ -153,10 +153,16 @@ def build_tokenizer(folder: Path, max_length: int | None = None) -> Any:
     return tokenizer
 
 
+_POSITIONS_AFTER_PADDING = {
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod"),
+    *("mpnet", "longformer", "data2vec-text", "ibert", "luke"),
+}
+
+
 def longest_input(model_config: Any, tokenizer: Any) -> int:
     """Give how many tokens the model can take (512 when neither configuration nor tokenizer says)."""
     limits = [getattr(model_config, "max_position_embeddings", None), tokenizer.model_max_length]
-    if getattr(model_config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} and limits[0]:
+    if getattr(model_config, "model_type", "") in _POSITIONS_AFTER_PADDING and limits[0]:
         limits[0] -= 2  # these families start counting positions after the padding index
     known = [int(limit) for limit in limits if limit and 0 < limit < 1_000_000]
     return min(known) if known else 512

@@ -20,7 +20,7 @@ from tunesmith.models import DEFAULT_BASE, EMBEDDED
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
-_SAFE_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", None)  # a tuple: what is looked up may be a dict
+_SAFE_IMPLEMENTATIONS = ("eager", "sdpa", None)  # any other may fetch a kernel, which is code
 _IMPLEMENTATIONS = ("_implementation", "_implementation_internal")
 _FETCHED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 _HEADER_LIMIT_BYTES = 100_000_000
@@ -104,6 +104,12 @@ def check_folder(folder: Path) -> None:
             "this folder holds no model: config.json is missing",
             where=str(folder),
             do="give the folder that save_pretrained wrote (config.json, tokenizer files, *.safetensors)",
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelProblem(
+            "this folder holds an adapter, not a whole model",
+            where=str(folder / "adapter_config.json"),
+            do="merge the adapter into its base (peft: merge_and_unload, then save_pretrained) and give that folder",
         )
     for name in _CONFIG_FILES:
         if (folder / name).is_file():
@@ -199,9 +205,11 @@ def _check_header(path: Path) -> None:
 def hash_folder(folder: Path) -> str:
     """Give one sha256 over the names and contents of the weights, configuration and tokenizer files."""
     total = hashlib.sha256()
-    extra = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in {".json", ".txt", ".model"}]
-    for path in [*extra, *weight_files(folder)]:
-        total.update(path.name.encode() + b"\0" + hash_file(path).encode())
+    kinds = {".json", ".txt", ".model", ".jinja"}
+    extra = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in kinds]
+    pooling = folder / "1_Pooling" / "config.json"  # decides how the pooler starts, see `build`
+    for path in [*extra, *([pooling] if pooling.is_file() else []), *weight_files(folder)]:
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hash_file(path).encode())
     return total.hexdigest()
 
 

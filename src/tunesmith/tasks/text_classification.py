@@ -167,7 +167,7 @@ class TextClassification:
         threshold: float,
         precision: float,
     ) -> Scores:
-        """Add `details["abstain"]`: threshold, coverage, the precision reached on these records and the one asked for."""
+        """Add `details["abstain"]`: threshold, coverage, the precision reached here and the one asked for."""
         reached = metrics.at_threshold(*_confidence(answers, records, labels), threshold)
         details = {**scores.details, "abstain": {"precision": precision, "threshold": threshold, **reached}}
         return dataclasses.replace(scores, details=details)

@@ -190,6 +190,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
             content[name] = ",".join(f"{key}={item}" for key, item in value.items())
         elif ALIASES.get(name, name) in _PATHS and isinstance(value, str) and value:
             content[name] = str(path.parent / Path(value).expanduser())
+        elif ALIASES.get(name, name) == "model" and (path.parent / str(value)).is_dir():
+            content[name] = str(path.parent / str(value))  # a folder beside the recipe; else a name or hub id
     return content
 
 
