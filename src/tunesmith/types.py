@@ -158,12 +158,19 @@ class Plan:
     parent: str = ""  # id of the bundle that this one updates
 
     @property
+    def essence(self) -> dict[str, Any]:
+        """All that shapes the weights, as JSON: without estimates, and with files and base by hash, not by name."""
+        content: dict[str, Any] = to_json(self)
+        for name in ("expected_seconds", "expected_memory_mib", "base"):
+            content.pop(name)
+        files = self.data.get("files", {})
+        content["data"]["files"] = {part: file.get("sha256", "") for part, file in files.items()}
+        return content
+
+    @property
     def id(self) -> str:
         """The first 16 hexadecimal digits of a hash over all that shapes the weights."""
-        content = to_json(self)
-        for estimate in ("expected_seconds", "expected_memory_mib"):
-            content.pop(estimate)
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self.essence, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -172,7 +179,7 @@ class Event:
     """One thing that happened in a run; what progress lines, logs and pages are made of."""
 
     kind: Literal["stage", "step", "evaluation", "checkpoint", "note", "end"]
-    seconds: float  # since the run (or its resumption) started
+    seconds: float  # steps: spent training, over all resumptions; stages: since the command started
     step: int = 0
     values: Mapping[str, float] = field(default_factory=dict)  # e.g. loss, learning_rate, accuracy
     text: str = ""

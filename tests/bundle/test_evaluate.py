@@ -25,6 +25,19 @@ def test_the_test_file_gives_the_scores_of_the_training(toy_run, toy_data):
     assert found.bundle.id == toy_run.id
 
 
+def test_a_label_of_the_run_is_never_a_typo(toy_run, tmp_path):
+    """'metal' once beside many 'animal' rows is rare, not wrong."""
+    rows = [row for row in toy_world.rows(60, seed=5) if row[1] == "animal"]
+    rows.append(next(row for row in toy_world.rows(60, seed=6) if row[1] == "metal"))
+    path = toy_world.write_csv(tmp_path / "rare.csv", rows)
+    assert tunesmith.evaluate(toy_run, path).scores.n == len(rows)
+
+
+def test_scores_on_the_training_file_come_with_a_warning(toy_run, toy_data):
+    problems = tunesmith.evaluate(toy_run, toy_data["train"]).inspection.problems
+    assert "own-data" in [problem.kind for problem in problems]
+
+
 def test_columns_of_other_names_are_inferred_or_given(toy_run, tmp_path):
     inferred = toy_world.write_csv(tmp_path / "a.csv", ROWS, header=("review", "class"))
     assert tunesmith.evaluate(toy_run, inferred).inspection.roles == {"text": "review", "label": "class"}

@@ -228,3 +228,26 @@ def test_opening_a_run_builds_no_model(toy_run, monkeypatch):
 
 def test_a_notebook_shows_the_gain(toy_run):
     assert "<table" in toy_run._repr_html_()
+
+
+def test_a_bundle_never_names_code_to_import(toy_run, tmp_path, monkeypatch):
+    """Who writes a folder writes its hashes too: a task that is no name of the catalogue is refused, not imported."""
+    import json
+    import shutil
+
+    import tunesmith
+    from tunesmith.bundle.atomic import write_manifest
+    from tunesmith.errors import BundleProblem
+
+    folder = tmp_path / "run"
+    shutil.copytree(toy_run.path, folder)
+    facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    (folder / "bundle.json").write_text(json.dumps({**facts, "task": "evil:TASK"}), encoding="utf-8")
+    (tmp_path / "evil.py").write_text("raise SystemExit('code ran')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write_manifest(folder)
+    with pytest.raises(BundleProblem, match="is not one that Tunesmith ships"):
+        tunesmith.load(folder).predict("the0 a1")
+    from tunesmith.tasks.text_classification import TASK
+
+    assert tunesmith.load(folder, task=TASK).predict("the0 a1")[0].value in facts["labels"]

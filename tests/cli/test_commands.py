@@ -307,10 +307,24 @@ def test_evaluate_scores_a_file_and_writes_a_report(run, toy_run, toy_data, tmp_
     assert f"report   {report}" in out
     assert "animal" in out
     assert report.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+    assert run("evaluate", toy_run.path, toy_data["test"], "--out", report)[0] == 2, "never written over unasked"
+    report = tmp_path / "other.html"
     found = document(run("evaluate", toy_run.path, toy_data["test"], "--out", report, "--json")[1])
     assert found["scores"]["n"] == 90
     assert found["report"] == str(report)
-    assert run("evaluate", toy_run.path, toy_data["test"], "--out", report, "--quiet") == (0, "", "")
+    assert run("evaluate", toy_run.path, toy_data["test"], "--out", report, "--force", "--quiet") == (0, "", "")
+
+
+def test_evaluate_tells_which_rows_it_left_out(run, toy_run, toy_data, tmp_path):
+    lines = toy_data["test"].read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "holes.csv"
+    path.write_text("\n".join([*lines[:5], ",animal", *lines[5:]]) + "\n", encoding="utf-8")
+    code, out, _ = run("evaluate", toy_run.path, path)
+    assert code == 0
+    assert "1 of 91 rows cannot be used" in out
+    assert f"{path}:6  empty-text" in out
+    found = document(run("evaluate", toy_run.path, path, "--json")[1])
+    assert [row["kind"] for row in found["rejected"]] == ["empty-text"]
 
 
 def test_compare_puts_runs_side_by_side(run, toy_run, toy_data, flags, tmp_path):

@@ -28,6 +28,8 @@ def test_slips_are_found(slip, meant):
     ("label", "other"),
     [
         ("label_1", "label_11"),
+        ("class_b", "class_a"),
+        ("group B", "group A"),
         ("label_1.1", "label_11"),
         ("label_2", "label_1"),
         ("label1", "label"),

@@ -81,6 +81,25 @@ def test_the_rival_is_the_best_baseline():
     assert words.startswith("The adapted model beats the majority class by +10.0 points")
 
 
+def test_the_model_before_has_to_be_beaten_too():
+    found = {
+        "tfidf": Difference("macro_f1", 0.3, (0.25, 0.35), 1000),
+        "before": Difference("macro_f1", -0.1, (-0.15, -0.05), 1000),
+    }
+    words, advice = judge(scores(0.8), {"tfidf": scores(0.5)}, found, splits(), before=scores(0.9))
+    assert words.startswith("The adapted model is worse than the model before adaptation: -10.0 points")
+    assert advice
+
+
+def test_advice_on_language_is_for_the_embedded_base_only():
+    found = {"tfidf": Difference("macro_f1", -0.1, (-0.15, -0.05), 1000)}
+    text = "这家店的菜很好吃"
+    _, embedded = judge(scores(0.4), {"tfidf": scores(0.5)}, found, splits(text))
+    _, own = judge(scores(0.4), {"tfidf": scores(0.5)}, found, splits(text), is_embedded=False)
+    assert any("Chinese" in line for line in embedded)
+    assert not any("Chinese" in line for line in own)
+
+
 def test_a_gain_holds_all_its_parts(toy_run):
     gain = toy_run.gain
     assert set(gain.baselines) == {"majority", "tfidf"}
@@ -107,6 +126,7 @@ def test_a_base_without_an_untrained_answer_has_no_before():
         splits=splits(),
         trainable_share=0.5,
         seconds=3.0,
+        is_embedded=False,
     )
     assert gain.before is None
     assert gain.verdict.startswith("The adapted model beats TF-IDF")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.errors import PlanProblem
-from tunesmith.training.recipe import ALIASES, Recipe, keys, make_recipe, read_recipe, write_recipe
+from tunesmith.training.recipe import ALIASES, Recipe, canonical, keys, make_recipe, read_recipe, write_recipe
 
 
 def problem_of(**values) -> PlanProblem:
@@ -96,7 +96,7 @@ def test_relative_paths_are_relative_to_the_recipe(tmp_path):
     path = written(tmp_path, "train_file: rows.csv\ntest: /data/test.csv\nvalid: ''\nout: runs/a\nmodel: minilm\n")
     found = read_recipe(path)
     assert found == {
-        "train_file": str(tmp_path / "rows.csv"),
+        "data": str(tmp_path / "rows.csv"),
         "test": "/data/test.csv",
         "valid": "",
         "out": str(tmp_path / "runs/a"),
@@ -169,3 +169,10 @@ def test_binary_huge_and_missing_files_are_refused(tmp_path):
     path.write_bytes(b"a: " + b"x" * 1_000_000)
     assert refused(path) == "this file is too large for a recipe"
     assert refused(tmp_path) == "there is no such recipe"
+
+
+def test_names_of_one_key_override_each_other_between_layers(tmp_path):
+    path = written(tmp_path, "num_train_epochs: 3\nlearning_rate: 1e-3\n")
+    values = {**read_recipe(path), **canonical({"epochs": 2, "learning-rate": "5e-4"})}
+    recipe = make_recipe(values)
+    assert (recipe.epochs, recipe.learning_rate) == (2, 5e-4)

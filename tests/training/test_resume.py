@@ -93,13 +93,8 @@ def test_killed_at_random_moments_ends_with_the_same_weights(options, undisturbe
             raise AssertionError("the run ended by itself without a bundle")
         kills += 1
         is_started = (folder / "plan.json").is_file()
-        arguments = (
-            [sys.executable, "-m", "tunesmith", "train", "--resume", str(folder)]
-            if is_started
-            else command(options, folder)
-        )
-        if folder.is_dir() and not is_started:
-            shutil.rmtree(folder)  # killed before the plan was written: there is nothing to resume
+        resume = [sys.executable, "-m", "tunesmith", "train", "--resume", str(folder)]
+        arguments = resume if is_started else command(options, folder)
     process = start(arguments)
     _, words = process.communicate()
     assert process.returncode == 0, words
@@ -133,15 +128,14 @@ def stopped_run(options, folder: Path, steps: int = 9) -> Path:
     from tunesmith.training.recipe import make_recipe
 
     job = prepare(make_recipe({**options, "out": str(folder)}))
-    seen = 0
+    reached = [0]
 
-    def stop() -> int:
-        nonlocal seen
-        seen += 1
-        return signal.SIGTERM if seen >= steps else 0
+    def run() -> None:
+        for event in job.run(stop_signal=lambda: signal.SIGTERM if reached[0] >= steps else 0):
+            reached[0] = event.step
 
     with pytest.raises(Stopped):
-        list(job.run(stop_signal=stop))
+        run()
     return folder
 
 
@@ -259,3 +253,74 @@ def test_a_failed_sync_counts_as_a_failed_save(options, tmp_path, monkeypatch):
     with pytest.raises(MachineProblem, match="Input/output error"):
         tunesmith.train(**options, out=str(tmp_path / "run"))
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+def test_resume_works_from_another_folder_with_relative_paths(options, undisturbed, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    for part in ("data", "valid", "test"):
+        shutil.copy(str(options[part]), home / f"{part}.csv")
+    shutil.copytree(str(options["model"]), home / "base")
+    monkeypatch.chdir(home)
+    relative = {**options, "data": "data.csv", "valid": "valid.csv", "test": "test.csv", "model": "base"}
+    stopped_run(relative, Path("run"), steps=5)
+    monkeypatch.chdir(tmp_path)
+    run = tunesmith.resume(Path("home/run"))
+    assert same_weights(run.path, undisturbed.path)
+
+
+def test_what_is_kept_can_be_gone_back_to(options, undisturbed, tmp_path):
+    """Checkpoints at evaluations only: when the newest is damaged, the one before still has its best weights."""
+    from tunesmith.training.job import prepare_resume
+
+    folder = stopped_run({**options, "checkpoint_seconds": 1000, "eval_steps": 3}, tmp_path / "run", steps=20)
+    assert len(list((folder / "checkpoints").glob("step-*"))) >= 2
+    steps = sorted((folder / "checkpoints").glob("step-*"))
+    DAMAGES["half the weights"](steps[-1])
+    job = prepare_resume(folder)
+    assert job.resumed_from is not None
+    assert job.resumed_from.step == 18
+    list(job.run())
+    assert (folder / "manifest.json").is_file()
+
+
+def test_new_checkpoints_outlive_damaged_ones(options, tmp_path):
+    from tunesmith.training.job import prepare_resume
+
+    folder = stopped_run(options, tmp_path / "run", steps=9)
+    for path in sorted((folder / "checkpoints").glob("step-*"))[-2:]:
+        DAMAGES["no manifest"](path)
+    job = prepare_resume(folder)
+    events = job.run()
+    for event in events:
+        if event.kind == "checkpoint":
+            break
+    assert (folder / "checkpoints" / f"step-{event.step:08d}" / "manifest.json").is_file()
+    events.close()
+
+
+def test_a_run_that_another_process_finished_is_left_alone(options, tmp_path):
+    from tunesmith.training.job import prepare_resume
+
+    folder = stopped_run(options, tmp_path / "run", steps=5)
+    late = prepare_resume(folder)
+    tunesmith.resume(folder)
+    with pytest.raises(BundleProblem, match="this run is finished"):
+        list(late.run())
+    tunesmith.load(folder)
+
+
+def test_costs_count_the_time_before_a_crash(options, tmp_path):
+    folder = stopped_run(options, tmp_path / "run", steps=20)
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    before = json.loads((newest / "state.json").read_text(encoding="utf-8"))["seconds"]
+    gain = tunesmith.resume(folder).gain
+    assert gain.after.seconds > before
+    assert gain.seconds > before
+
+
+def test_a_damaged_plan_is_an_error_of_three_parts(options, tmp_path):
+    folder = stopped_run(options, tmp_path / "run", steps=2)
+    (folder / "plan.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BundleProblem, match="the plan of this run cannot be read"):
+        tunesmith.resume(folder)

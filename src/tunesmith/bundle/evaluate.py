@@ -9,7 +9,7 @@ from pathlib import Path
 from tunesmith import data
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import DataProblem
-from tunesmith.types import Inspection, Record, Scores
+from tunesmith.types import Inspection, Origin, Problem, Record, Scores
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def read_labelled(
     source = data.read(path)
     given = columns_for(bundle, source.columns, text=text, label=label)
     columns = data.find_columns(source, bundle.task.needs, given)
-    checked = data.check(source, columns)
-    if not checked.used or len(checked.rejected) > max_rejected * checked.rows:
+    checked = data.check(source, columns, known_labels=bundle.labels)
+    if not checked.used or (checked.rejected and len(checked.rejected) >= max_rejected * checked.rows):
         first = checked.rejected[0] if checked.rejected else None
         raise DataProblem(
             f"{len(checked.rejected)} of {checked.rows} rows cannot be used"
@@ -64,7 +64,18 @@ def read_labelled(
             where=str(path),
             do=f"choose the right column with --label; the run knows {_listed(dict.fromkeys(bundle.labels, 0))}",
         )
-    return checked.records, data.summarise(source, columns, checked)
+    trained_on = bundle.plan.data["files"].get("data", {}).get("sha256")
+    return checked.records, data.summarise(
+        source, columns, checked, extra=_own_data(source, trained_on == source.sha256)
+    )
+
+
+def _own_data(source: data.Source, is_own: bool) -> list[Problem]:
+    """Warn where the run was trained on most of this very file."""
+    if not is_own:
+        return []
+    what = "this is the file that the run was trained on: scores on it flatter"
+    return [Problem("warning", "own-data", what, "evaluate on rows that training never saw", Origin(source.path, 1))]
 
 
 def columns_for(bundle: Bundle, columns: tuple[str, ...], **wanted: str) -> dict[str, str]:

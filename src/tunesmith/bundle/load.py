@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.bundle.atomic import MANIFEST, find_damage
 from tunesmith.errors import BundleProblem
-from tunesmith.tasks import Task, find_task
+from tunesmith.tasks import TASKS, Task, find_task
 from tunesmith.types import Gain, Origin, Plan, Prediction, Record, Scores, from_json
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Bundle:
     facts: Mapping[str, Any]  # bundle.json
     plan: Plan
     gain: Gain
+    own_task: Task | None = None  # as given to `load`, for a task that is not in the catalogue
 
     @property
     def id(self) -> str:
@@ -56,7 +57,16 @@ class Bundle:
     @functools.cached_property
     def task(self) -> Task:
         """The task it was tuned for."""
-        return find_task(str(self.facts["task"]))
+        if self.own_task is not None:
+            return self.own_task
+        name = str(self.facts["task"])
+        if name not in TASKS:  # never `module:NAME` from a file that somebody else may have written
+            raise BundleProblem(
+                f"this run's task, '{name}', is not one that Tunesmith ships",
+                where=str(self.path / "bundle.json"),
+                do="if you trust it, open the run with tunesmith.load(RUN, task=YOUR_TASK)",
+            )
+        return find_task(name)
 
     @functools.cached_property
     def _engine(self) -> tuple[Any, Any]:
@@ -127,11 +137,12 @@ class Bundle:
         return gain_table_html(self.name, self.gain)
 
 
-def load(path: str | Path, *, verify: bool = True) -> Bundle:
+def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> Bundle:
     """Open a run folder.
 
     Args:
         path: The folder that `train` made.
+        task: Your own task object, for a run of a task that is not in the catalogue.
         verify: Compare every file with the manifest's hashes first (about 0.1 seconds for 100 MB).
 
     Raises:
@@ -180,4 +191,4 @@ def load(path: str | Path, *, verify: bool = True) -> Bundle:
         )
     plan = from_json(Plan, json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     gain = from_json(Gain, json.loads((folder / "gain.json").read_text(encoding="utf-8")))
-    return Bundle(folder, facts, plan, gain)
+    return Bundle(folder, facts, plan, gain, task)

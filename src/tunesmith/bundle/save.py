@@ -19,7 +19,6 @@ from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync, write_fi
 from tunesmith.bundle.card import render_card
 from tunesmith.bundle.report import render_report
 from tunesmith.data import write_rejected
-from tunesmith.tasks import find_task
 from tunesmith.types import Event, Gain, Inspection, Plan, Splits
 
 FORMAT = 1
@@ -40,6 +39,7 @@ class Contents:
     temperature: float
     threshold: float | None  # confidence below which the model abstains
     created: str  # ISO 8601, UTC
+    pipeline: str  # what model hubs call the task
     hub_id: str = ""  # of the base model, where it has one
 
 
@@ -84,7 +84,7 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         plan=plan,
         gain=gain,
         labels=plan.labels,
-        pipeline_tag=find_task(plan.task).pipeline,
+        pipeline_tag=contents.pipeline,
         base_model=contents.hub_id,
         created=contents.created,
     )

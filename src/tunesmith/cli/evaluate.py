@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunesmith.cli.output import Output
+from tunesmith.errors import PlanProblem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,27 +16,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="", help="column that holds the text (default: as in training)")
     parser.add_argument("--label", default="", help="column that holds the label (default: as in training)")
     parser.add_argument("--max-rejected", type=float, default=0.05, help="most unusable rows, as a share")
-    parser.add_argument("--out", default="", help="report to write (default: RUN/evaluations/NAME/report.html)")
+    parser.add_argument("--out", default="", help="report to write (default: RUN/evaluations/NAME-HASH/report.html)")
+    parser.add_argument("--force", action="store_true", help="write over --out if it is there")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Evaluate, print tables, write the report."""
+    if options.out and Path(options.out).suffix != ".html":
+        raise PlanProblem("the report is an HTML page", where="--out", do="choose a name that ends in .html")
+    if options.out and Path(options.out).exists() and not options.force:
+        raise PlanProblem(f"{options.out} is there already", where="--out", do="choose another name, or --force")
     from tunesmith.bundle.atomic import explain_os_errors, write_file
     from tunesmith.bundle.evaluate import evaluate
     from tunesmith.bundle.report import render_report
-    from tunesmith.cli.tables import confusion_table, per_label_table, scores_table
+    from tunesmith.cli.tables import confusion_table, notice_lines, per_label_table, scores_table
 
     found = evaluate(
         options.run, options.data, text=options.text, label=options.label, max_rejected=options.max_rejected
     )
     bundle, scores = found.bundle, found.scores
-    name = Path(options.data).name.split(".")[0]
+    name = f"{Path(options.data).name.split('.')[0]}-{found.inspection.sha256[:8]}"
     report = Path(options.out) if options.out else bundle.path / "evaluations" / name / "report.html"
     with explain_os_errors(report, "making the report's folder"):
         report.parent.mkdir(parents=True, exist_ok=True)
     title = f"{bundle.name} on {Path(options.data).name}"
     write_file(report, render_report(name=title, scores=scores, plan=bundle.plan, inspection=found.inspection))
-    output.document({"run": bundle.path, "data": options.data, "scores": scores, "report": report})
+    output.document(
+        {
+            "run": bundle.path,
+            "data": options.data,
+            "scores": scores,
+            "rejected": found.inspection.rejected,
+            "problems": found.inspection.problems,
+            "report": report,
+        }
+    )
+    output.show(notice_lines(found.inspection))
     for table in (scores_table(scores), per_label_table(scores), confusion_table(scores)):
         output.show(table)
         output.say()

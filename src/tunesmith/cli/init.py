@@ -23,6 +23,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from tunesmith.training.recipe import Recipe, write_recipe
 
     folder = Path(options.folder)
+    if folder.is_file():
+        raise PlanProblem(f"{folder} is a file", where=str(folder), do="choose a name for a new folder")
     recipe = Recipe(data=SAMPLE, text="message", label="topic")
     contents = {
         SAMPLE: files("tunesmith.data").joinpath("samples", SAMPLE).read_bytes(),

@@ -146,12 +146,39 @@ def inspection_lines(found: Inspection) -> RenderableType:
     if found.personal:
         listed = ", ".join(f"{name} in {count:,} rows" for name, count in found.personal.items())
         lines.append(Text(f"personal data: {listed}"))
-    lines += [Text(), *problem_lines(found.problems)]
-    if found.rejected:
-        lines += [Text(f"{len(found.rejected):,} rows cannot be used", style="bold")]
-        lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in found.rejected[:_MOST_REJECTED]]
-        lines += _and_more(len(found.rejected) - _MOST_REJECTED, "rows (--json lists all)")
-    return Group(*lines)
+    return Group(*lines, Text(), *problem_lines(found.problems), *_rejected_lines(found))
+
+
+def notice_lines(found: Inspection) -> RenderableType:
+    """What a person should know before scores on a file: what was guessed, warnings, rows that were not used."""
+    warnings = [problem for problem in found.problems if problem.severity != "note"]
+    return Group(*(Text(sentence) for sentence in found.inferred), *problem_lines(warnings), *_rejected_lines(found))
+
+
+def _rejected_lines(found: Inspection) -> list[RenderableType]:
+    if not found.rejected:
+        return []
+    lines: list[RenderableType] = [Text(f"{len(found.rejected):,} of {found.rows:,} rows cannot be used", style="bold")]
+    lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in found.rejected[:_MOST_REJECTED]]
+    return [*lines, *_and_more(len(found.rejected) - _MOST_REJECTED, "rows (--json lists all)")]
+
+
+def abstention_line(scores: Scores, valid_rows: int) -> str:
+    """Say what abstaining does on the test rows; empty when the run always answers."""
+    found = scores.details.get("abstain")
+    if not found:
+        return ""
+    wanted = f"{found['precision']:.1%}"
+    if found["coverage"] == 0 or found["threshold"] >= 1:
+        return (
+            f"No score gives a precision of {wanted} on the {valid_rows} validation rows: the run will answer "
+            "'do not know' to almost everything. Ask for less with --abstain-at, or give more rows."
+        )
+    return (
+        f"Answering only from a score of {found['threshold']:.3f} on (for a precision of {wanted} on the {valid_rows} "
+        f"validation rows): on the test rows it answers {found['coverage']:.1%}, and "
+        f"{found['precision_reached']:.1%} of these are right."
+    )
 
 
 def problem_lines(problems: Sequence[Problem], most: int = 10) -> list[RenderableType]:

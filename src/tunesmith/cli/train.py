@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem, Stopped
-from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe
+from tunesmith.training.recipe import ALIASES, canonical, keys, make_recipe, read_recipe
 
 if TYPE_CHECKING:
     from tunesmith.training.job import Job
@@ -81,12 +82,13 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
     """Give the recipe's keys: from the file, then from `--set`, then from the flags."""
     is_recipe = options.data and Path(options.data).suffix in {".yaml", ".yml"}
     values = read_recipe(Path(options.data)) if is_recipe else {"data": options.data} if options.data else {}
+    sets = {}
     for item in options.set:
         name, equals, value = item.partition("=")
         if not equals:
             raise PlanProblem(f"--set {item} has no value", where="command line", do="write --set KEY=VALUE")
-        values[name.strip()] = value.strip()
-    return values | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
+        sets[name.strip()] = value.strip()
+    return values | canonical(sets) | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
 
 
 def _print_plan(job: Job, output: Output) -> None:
@@ -119,7 +121,7 @@ def _train(job: Job, output: Output) -> None:
 
 
 def _print_gain(job: Job, output: Output) -> None:
-    from tunesmith.cli.tables import gain_table
+    from tunesmith.cli.tables import abstention_line, gain_table
 
     assert job.bundle is not None
     gain, folder = job.bundle.gain, job.bundle.path
@@ -127,11 +129,13 @@ def _print_gain(job: Job, output: Output) -> None:
     output.say()
     output.show(gain_table(gain))
     output.say()
-    for sentence in (gain.verdict, *gain.advice):
+    silence = abstention_line(gain.after, len(job.intake.splits.valid))
+    for sentence in filter(None, (gain.verdict, *gain.advice, silence)):
         output.show(sentence)
     output.say()
-    text = str(job.intake.splits.test[0].fields["text"]).replace('"', "'").replace("\n", " ")
-    shown = text if len(text) <= 40 else text[:39] + "…"
+    text = " ".join(str(job.intake.splits.test[0].fields["text"]).split())
+    text = "".join(character for character in text if character.isprintable())
+    shown = shlex.quote(text if len(text) <= 40 else text[:39] + "…")
     output.say(f"run      {folder}")
     output.say(f"report   {folder / 'report.html'}")
-    output.say(f'next     tunesmith predict {folder} "{shown}"')
+    output.say(f"next     tunesmith predict {shlex.quote(str(folder))} {shown}")

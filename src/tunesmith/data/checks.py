@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,9 @@ class Checked:
     tally: Tally = field(repr=False, compare=False)
 
 
-def check(source: Source, columns: Columns, *, keep_records: bool = True) -> Checked:
+def check(
+    source: Source, columns: Columns, *, keep_records: bool = True, known_labels: Collection[str] = ()
+) -> Checked:
     """Judge every row of a file with one text and (where `columns` has the role) one label.
 
     A row is rejected as bad-encoding, nul, wrong-columns, bad-quotes, broken-json, too-long (a text or cell over
@@ -57,6 +59,7 @@ def check(source: Source, columns: Columns, *, keep_records: bool = True) -> Che
     Args:
         source: The opened file.
         columns: Column of the role "text"; of "label" unless rows without answers are read; of "id" if there is one.
+        known_labels: Labels that are meant, however rare they are here (those of the training file).
         keep_records: False leaves `records` empty, for files that are only counted.
 
     Raises:
@@ -75,7 +78,8 @@ def check(source: Source, columns: Columns, *, keep_records: bool = True) -> Che
         if keep_records:
             records.append(record)
     rows = len(rejected) + len(tally.rows)
-    typos = find_label_typos(tally.label_counts())
+    found = find_label_typos(tally.label_counts())
+    typos = {label: meant for label, meant in found.items() if label not in known_labels}
     if typos:
         rejected += _reject_typos(source.path, typos, tally, records)
         rejected.sort(key=lambda item: item.origin.row)
@@ -192,7 +196,7 @@ def demand_trainable(checked: Checked, max_rejected: float = 0.05, *, listed_in:
         DataProblem: No usable row, too many rejected, one label only, or too few rows.
     """
     rejected, where = len(checked.rejected), checked.path
-    if rejected > max_rejected * checked.rows:
+    if rejected and rejected >= max_rejected * checked.rows:
         raise _too_many_rejected(checked, max_rejected, listed_in)
     if not checked.used:
         raise DataProblem("the file has no usable row", where=where, do="give rows with a text and a label")
@@ -222,7 +226,7 @@ def _too_many_rejected(checked: Checked, max_rejected: float, listed_in: str) ->
     return DataProblem(
         f"{rejected} of {checked.rows} rows ({share:.1%}) cannot be used: {kinds}. {examples}",
         where=f"{checked.rejected[0].origin}{place}",
-        do=f"mend the rows, or go on without them: --max-rejected {min(1.0, -(-share * 100 // 1) / 100):.2f} "
+        do=f"mend the rows, or go on without them: --max-rejected {min(1.0, share // 0.01 / 100 + 0.01):.2f} "
         f"(now {max_rejected})",
     )
 

@@ -29,7 +29,7 @@ def find_label_typos(label_counts: Mapping[str, int]) -> dict[str, str]:
     typos: dict[str, str] = {}
     for label in once:
         meant = by_plain.get(_plain(label)) or _nearest(label, frequent, label_counts)
-        if meant is not None and _digits(meant) == _digits(label):
+        if meant is not None and _digits(meant) == _digits(label) and _letters(meant) == _letters(label):
             typos[label] = meant
     return typos
 
@@ -42,6 +42,12 @@ def _plain(label: str) -> str:
 
 def _digits(label: str) -> list[str]:
     return re.findall(r"[0-9]+", unicodedata.normalize("NFKC", label))
+
+
+def _letters(label: str) -> list[str]:
+    """Give the letters that stand alone: they number things, as in 'class_a' and 'class_b'."""
+    words = re.split(r"[\W_]+", unicodedata.normalize("NFKC", label).casefold())
+    return [word for word in words if len(word) == 1 and word.isalpha()]
 
 
 def _nearest(label: str, frequent: list[str], label_counts: Mapping[str, int]) -> str | None:

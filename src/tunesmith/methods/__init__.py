@@ -42,7 +42,12 @@ def find_method(name: str | Method) -> Method:
         return name
     if ":" in name:
         module, _, attribute = name.partition(":")
-        found: Method = getattr(importlib.import_module(module), attribute)
+        try:
+            found: Method = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise PlanProblem(
+                f"method '{name}' cannot be loaded: {error}", where="method", do="check that the module imports"
+            ) from error
         return found
     if name not in METHODS:
         raise PlanProblem(f"no method '{name}'", where="method", do=f"use one of: {nearest_first(name, METHODS)}")

@@ -101,7 +101,10 @@ def _is_sentence_encoder(folder: Path) -> bool:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return False
-    pooling = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        pooling = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelProblem("the pooling configuration is not JSON", where=str(path), do="fetch it again") from error
     return bool(pooling.get("pooling_mode_mean_tokens")) or pooling.get("pooling_mode") == "mean"
 
 

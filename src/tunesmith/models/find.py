@@ -6,6 +6,7 @@ that names code of its own is refused. Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -77,10 +78,11 @@ def _hub_folder(hub_id: str) -> Path:
     import huggingface_hub as hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        return Path(hub.snapshot_download(hub_id, allow_patterns=_FETCHED, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        pass  # not cached: the hub itself is asked next
+    cached: Path | None = None
+    with contextlib.suppress(LocalEntryNotFoundError, HFValidationError):  # not cached: the hub is asked next
+        cached = Path(hub.snapshot_download(hub_id, allow_patterns=_FETCHED, local_files_only=True))
+    if cached is not None and (cached / "config.json").is_file() and weight_files(cached):
+        return cached  # else a fetch was cut off: the hub is asked for the rest
     try:
         return Path(hub.snapshot_download(hub_id, allow_patterns=_FETCHED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, RuntimeError) as error:

@@ -131,7 +131,12 @@ def find_task(name: str | Task) -> Task:
         return name
     if ":" in name:
         module, _, attribute = name.partition(":")
-        found: Task = getattr(importlib.import_module(module), attribute)
+        try:
+            found: Task = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise PlanProblem(
+                f"task '{name}' cannot be loaded: {error}", where="task", do="check that the module imports"
+            ) from error
         return found
     name = ALIASES.get(name, name)
     if name not in TASKS:

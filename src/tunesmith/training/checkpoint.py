@@ -98,12 +98,29 @@ def _optimizer_state(
 def _forget(folder: Path, state: Mapping[str, Any]) -> None:
     """Remove all but the newest checkpoints and the best, and what a crash left half-written."""
     steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
-    wanted = {_name(state["best_step"])} if state.get("best_step") is not None else set()
-    for path in steps[:-KEEP]:
+    kept = steps[-KEEP:]
+    # Each kept checkpoint needs the best weights it points to: without them it could not be gone back to.
+    wanted = {path.name for path in kept} | {_best_of(path) for path in kept} | {_name(state.get("best_step") or 0)}
+    for path in steps:
         if path.name not in wanted:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _best_of(checkpoint: Path) -> str:
+    try:
+        best = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["best_step"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return _name(best or 0)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints after `step`: they are damaged, and that part of the run is done again."""
+    for path in folder.glob("step-*"):
+        if path.name > _name(step):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, explained, write_file
+from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, explain_os_errors, explained, write_file
 from tunesmith.errors import BundleProblem, MachineProblem, PlanProblem
 from tunesmith.types import Event, to_json
 
@@ -38,7 +38,7 @@ def new_folder(out: str, data: str) -> Path:
     """
     if out:
         folder = Path(out).expanduser()
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not _is_unused(folder):
             is_unfinished = (folder / "plan.json").is_file() and not (folder / MANIFEST).is_file()
             raise PlanProblem(
                 f"the run folder {'holds an unfinished run' if is_unfinished else 'is not empty'}",
@@ -61,6 +61,12 @@ def new_folder(out: str, data: str) -> Path:
                 return folder
             except FileExistsError:
                 number += 1
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether nothing is in the folder but what a run leaves that was killed before its plan was written."""
+    left = {LOCK, HOLDER, LOG, "recipe.yaml"}
+    return all(path.name in left or path.name.startswith(TEMPORARY) for path in folder.iterdir())
 
 
 def old_folder(path: str | Path) -> Path:
@@ -135,6 +141,7 @@ class Log:
         return events
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`: that part of the run is done again."""
-        kept = [event for event in self.read() if event.step <= step and event.kind != "end"]
+        """Forget what was logged after `step`, and all stages: that part of the run is done again."""
+        training = ("step", "evaluation", "checkpoint")
+        kept = [event for event in self.read() if event.step <= step and event.kind in training]
         write_file(self.path, "".join(json.dumps(to_json(event), ensure_ascii=False) + "\n" for event in kept))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunesmith import data
 from tunesmith.errors import DataProblem
@@ -40,20 +41,27 @@ def take_in(recipe: Recipe) -> Intake:
     parts: dict[str, data.Checked] = {}
     files: dict[str, dict[str, str]] = {}
     inspection: Inspection | None = None
+    beside: dict[str, str] = {}
     for part in PARTS:
-        path = getattr(recipe, part)
+        path = getattr(recipe, part) or beside.get(part)
         if not path:
             continue
         source = data.read(path)
-        if inspection is not None:  # the other files have the same columns, or their own that are inferred anew
-            given = {role: column for role, column in inspection.roles.items() if column in source.columns}
-        columns = data.find_columns(source, task.needs, given)
-        parts[part] = data.check(source, columns)
-        files[part] = {"path": path, "sha256": source.sha256}
         if inspection is None:
+            columns = data.find_columns(source, task.needs, given)
+            parts[part] = data.check(source, columns)
+            data.demand_trainable(parts[part], recipe.max_rejected, listed_in=f"tunesmith inspect {path} --json")
             inspection = data.summarise(source, columns, parts[part])
             inferred += columns.inferred
-        data.demand_trainable(parts[part], recipe.max_rejected) if part == "data" else _demand_rows(parts[part], part)
+            beside = _parts_beside(path, source.splits, recipe)
+            inferred += tuple(f"{name} is {found} (override with --{name})" for name, found in beside.items())
+        else:  # the other files have the same columns, or their own that are inferred anew
+            given = {role: column for role, column in inspection.roles.items() if column in source.columns}
+            columns = data.find_columns(source, task.needs, given)
+            parts[part] = data.check(source, columns, known_labels=parts["data"].label_counts)
+            _demand_rows(parts[part], part, recipe.max_rejected)
+            inferred += tuple(f"in {path}: {sentence}" for sentence in columns.inferred)
+        files[part] = {"path": path, "sha256": source.sha256}
     assert inspection is not None
     labels = task.labels(parts["data"].records)
     valid, strange = _known_only(parts["valid"].records, labels) if "valid" in parts else (None, [])
@@ -84,12 +92,26 @@ def _task(recipe: Recipe) -> tuple[Task, tuple[str, ...]]:
     return find_task("text-classification"), ("task is text-classification (a text and a label; override with --task)",)
 
 
-def _demand_rows(checked: data.Checked, part: str) -> None:
-    if not checked.used:
+def _parts_beside(path: str, names: Sequence[str], recipe: Recipe) -> dict[str, str]:
+    """Give the parts that a folder of the datasets library brings along, unless the recipe names others."""
+    known = {"valid": ("validation", "valid", "dev"), "test": ("test",)}
+    return {
+        part: str(Path(path) / name)
+        for part, others in known.items()
+        if not getattr(recipe, part)
+        for name in others
+        if name in names
+    }
+
+
+def _demand_rows(checked: data.Checked, part: str, max_rejected: float) -> None:
+    rejected = checked.rejected
+    if not checked.used or (rejected and len(rejected) >= max_rejected * checked.rows):
+        first = f"; the first: {rejected[0].reason}" if rejected else ""
         raise DataProblem(
-            f"the {part} file has no usable row ({checked.rows} rows read)",
-            where=checked.path,
-            do=f"look at it with: tunesmith inspect {checked.path}",
+            f"{len(rejected)} of {checked.rows} rows of the {part} file cannot be used{first}",
+            where=str(rejected[0].origin) if rejected else checked.path,
+            do=f"look at them with: tunesmith inspect {checked.path}; or allow more with --max-rejected",
         )
 
 

@@ -23,21 +23,23 @@ from torch import nn
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.save import Contents, save_bundle
-from tunesmith.errors import BundleProblem, PlanProblem
+from tunesmith.data import write_rejected
+from tunesmith.errors import BundleProblem, PlanProblem, Stopped
 from tunesmith.methods import find_method
+from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, find_anatomy, trainable_share
 from tunesmith.models.build import build_model, build_tokenizer, label_config, longest_input
 from tunesmith.models.find import Base, find_base
-from tunesmith.tasks import Example
+from tunesmith.tasks import TASKS, Example
 from tunesmith.training import folder as run_folder
 from tunesmith.training import measure
-from tunesmith.training.checkpoint import Checkpoint, newest_whole
+from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
 from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.loop import Material, training_events
 from tunesmith.training.plan import choose_max_length, make_plan
-from tunesmith.training.recipe import AUTO, Recipe, make_recipe, read_recipe, write_recipe
+from tunesmith.training.recipe import AUTO, Recipe, canonical, make_recipe, read_recipe, write_recipe
 from tunesmith.training.track import open_trackers
-from tunesmith.types import Event, Plan, from_json, to_json
+from tunesmith.types import Event, Plan, from_json
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Job:
     tokenizer: Any
     examples: dict[str, list[Example]]  # by part
     folder: Path | None = None  # set when resuming, else made by `run`
+    is_resumed: bool = False
     resumed_from: Checkpoint | None = None
     remarks: list[str] = field(default_factory=list)  # what the person should know before it starts
     bundle: Bundle | None = None  # set by `run`
@@ -75,18 +78,28 @@ class Job:
         self.folder = self.folder or run_folder.new_folder(self.recipe.out, self.recipe.data)
         with run_folder.locked(self.folder):
             log = run_folder.Log(self.folder)
-            if self.resumed_from is None:
-                write_file(self.folder / "recipe.yaml", self.recipe_text)
-                write_json(self.folder / "plan.json", self.plan)
-                log.cut_back(-1)
+            if self.is_resumed:
+                self._find_place()
             else:
-                log.cut_back(self.resumed_from.step)
+                write_file(self.folder / "recipe.yaml", self.recipe_text)
+                write_rejected(self.intake.inspection.rejected, self.folder / "rejected.jsonl")
+                write_json(self.folder / "plan.json", self.plan)
+            log.cut_back(-1 if self.resumed_from is None else self.resumed_from.step)
             with open_trackers(self) as send:
                 for event in self._work(log, stop_signal, started):
                     log.write(event)
                     send(event)
                     yield event
             self._keep(log, started)
+
+    def _find_place(self) -> None:
+        """Look again, now that the folder is ours: another process may have gone on with the run meanwhile."""
+        assert self.folder is not None
+        if (self.folder / MANIFEST).is_file():
+            raise _finished(self.folder)
+        checkpoints = self.folder / run_folder.CHECKPOINTS
+        self.resumed_from, _ = newest_whole(checkpoints)
+        forget_after(checkpoints, -1 if self.resumed_from is None else self.resumed_from.step)
 
     @property
     def recipe_text(self) -> str:
@@ -104,7 +117,12 @@ class Job:
         assert self.folder is not None
         plan, task, splits = self.plan, self.intake.task, self.intake.splits
 
+        training_seconds = 0.0 if self.resumed_from is None else float(self.resumed_from.state["seconds"])
+        earlier = training_seconds  # of the processes before this one; what they spent besides is not known
+
         def stage(text: str) -> Event:
+            if number := stop_signal():
+                raise Stopped(f"stopped by signal {number} before {text}", where=str(self.folder), signal_number=number)
             return Event("stage", time.perf_counter() - started, text=text)
 
         yield stage("naive baselines")
@@ -112,7 +130,6 @@ class Job:
         yield stage("the base model before adaptation")
         before, before_answers = measure.before_scores(task, self.base, self.tokenizer, splits, plan)
         yield stage("training")
-        training_seconds = 0.0
         with _as_planned(plan) as accelerator:
             for event in self._train(accelerator, stop_signal):
                 training_seconds = event.seconds
@@ -142,7 +159,8 @@ class Job:
             found=measure.differences(task, splits.test, after_answers, answers, plan),
             splits=splits,
             trainable_share=trainable_share(self.model),
-            seconds=time.perf_counter() - started,
+            is_embedded=plan.base in EMBEDDED,
+            seconds=earlier + time.perf_counter() - started,
         )
         yield Event("end", time.perf_counter() - started, text=self._gain.verdict)
 
@@ -188,12 +206,14 @@ class Job:
             recipe=self.recipe_text,
             temperature=self._temperature,
             threshold=self._threshold,
+            pipeline=self.intake.task.pipeline,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             hub_id=self.base.hub_id,
         )
         save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
         shutil.rmtree(self.folder / run_folder.CHECKPOINTS, ignore_errors=True)
-        self.bundle = load(self.folder, verify=False)
+        own = None if self.plan.task in TASKS else self.intake.task
+        self.bundle = load(self.folder, verify=False, task=own)
 
 
 def process_rank() -> int:
@@ -230,8 +250,6 @@ def prepare(recipe: Recipe) -> Job:
     Raises:
         DataProblem, PlanProblem, ModelProblem, MissingExtra: As their names say, each with what to do.
     """
-    if recipe.threads != AUTO:
-        torch.set_num_threads(int(recipe.threads))
     intake = take_in(recipe)
     base = find_base(recipe.model)
     task, method = intake.task, find_method(recipe.method)
@@ -251,6 +269,8 @@ def prepare(recipe: Recipe) -> Job:
         part: task.encode(getattr(intake.splits, part), tokenizer, labels=intake.labels, max_length=max_length)
         for part in ("train", "valid", "test")
     }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if recipe.threads == AUTO else int(recipe.threads))  # the price is for these
     plan = make_plan(
         recipe,
         intake,
@@ -262,6 +282,7 @@ def prepare(recipe: Recipe) -> Job:
         pad_id=tokenizer.pad_token_id,
         max_length=max_length,
     )
+    torch.set_num_threads(threads)
     gc.collect()
     return Job(recipe, plan, intake, base, model, anatomy, tokenizer, examples)
 
@@ -281,7 +302,7 @@ def train(data: str | Path, *, on_event: Callable[[Event], None] | None = None, 
         TunesmithError: In three parts: what happened, where, what to do.
     """
     is_recipe = Path(data).suffix in {".yaml", ".yml"}
-    values = {**read_recipe(Path(data)), **options} if is_recipe else {"data": str(data), **options}
+    values = {**read_recipe(Path(data)), **canonical(options)} if is_recipe else {"data": str(data), **options}
     return _finish(prepare(make_recipe(values)), on_event)
 
 
@@ -294,7 +315,12 @@ def _finish(job: Job, on_event: Callable[[Event], None] | None) -> Bundle:
     for event in job.run():
         if on_event is not None:
             on_event(event)
-    assert job.bundle is not None
+    if job.bundle is None:
+        raise PlanProblem(
+            f"process {process_rank()} of this run makes no bundle; the first one does",
+            where="RANK",
+            do="start runs of several processes from the command line: torchrun ... -m tunesmith train",
+        )
     return job.bundle
 
 
@@ -306,18 +332,14 @@ def prepare_resume(path: str | Path) -> Job:
     """
     folder = run_folder.old_folder(path)
     if (folder / MANIFEST).is_file():
-        raise BundleProblem(
-            "this run is finished; there is nothing to resume",
-            where=str(folder),
-            do=f'use it: tunesmith predict {path} "some text"',
-        )
+        raise _finished(folder)
     recipe = make_recipe(read_recipe(folder / "recipe.yaml"), where=str(folder / "recipe.yaml"))
-    kept = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    kept = _read_plan(folder)
     if recipe.threads == AUTO:
-        recipe = dataclasses.replace(recipe, threads=kept["threads"])
+        recipe = dataclasses.replace(recipe, threads=kept.threads)
     job = prepare(recipe)
-    job.remarks += _demand_same(kept, to_json(job.plan), folder)
-    job.plan, job.folder = from_json(Plan, kept), folder
+    job.remarks += _demand_same(kept, job.plan, folder)
+    job.plan, job.folder, job.is_resumed = kept, folder, True
     job.resumed_from, passed = newest_whole(folder / run_folder.CHECKPOINTS)
     job.remarks += [f"{sentence}; going back to an older one" for sentence in passed]
     if job.resumed_from is None:
@@ -327,10 +349,32 @@ def prepare_resume(path: str | Path) -> Job:
     return job
 
 
-def _demand_same(kept: dict[str, Any], now: dict[str, Any], folder: Path) -> list[str]:
+def _finished(folder: Path) -> BundleProblem:
+    shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)  # left by a kill right after the manifest
+    return BundleProblem(
+        "this run is finished; there is nothing to resume",
+        where=str(folder),
+        do=f'use it: tunesmith predict {folder} "some text"',
+    )
+
+
+def _read_plan(folder: Path) -> Plan:
+    try:
+        plan: Plan = from_json(Plan, json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleProblem(
+            "the plan of this run cannot be read, or comes from another version",
+            where=str(folder / "plan.json"),
+            do=f"train anew: tunesmith train {folder / 'recipe.yaml'}",
+        ) from error
+    return plan
+
+
+def _demand_same(kept: Plan, now: Plan, folder: Path) -> list[str]:
     """Compare the plan on disk with the one made anew; other library versions are a remark, all else an error."""
-    free = {"expected_seconds", "expected_memory_mib", "versions"}
-    changed = sorted(name for name in kept if name not in free and kept[name] != now[name])
+    before, after = kept.essence, now.essence
+    before.pop("versions"), after.pop("versions")
+    changed = sorted(name for name in before if before[name] != after.get(name))
     if changed:
         details = {"data": "the data file", "base_sha256": "the base model", "threads": "the number of threads"}
         listed = ", ".join(details.get(name, name) for name in changed)
@@ -339,11 +383,13 @@ def _demand_same(kept: dict[str, Any], now: dict[str, Any], folder: Path) -> lis
             where=str(folder),
             do="put back what was changed and resume, or train anew: tunesmith train " + str(folder / "recipe.yaml"),
         )
-    if kept["versions"] == now["versions"]:
-        return []
     other = [
-        f"{name} {kept['versions'].get(name)} -> {version}"
-        for name, version in now["versions"].items()
-        if kept["versions"].get(name) != version
+        f"{name} {kept.versions.get(name)} -> {version}"
+        for name, version in now.versions.items()
+        if kept.versions.get(name) != version
     ]
-    return [f"library versions have changed ({', '.join(other)}); the weights may differ in their last bits"]
+    return (
+        [f"library versions have changed ({', '.join(other)}); the weights may differ in their last bits"]
+        if other
+        else []
+    )

@@ -126,6 +126,8 @@ def training_events(
     progress = Progress()
     if checkpoint is not None:
         load_checkpoint(checkpoint, bare, inner)
+        if accelerator.scaler is not None and checkpoint.state.get("scaler"):
+            accelerator.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
         progress = Progress(**{name: checkpoint.state[name] for name in Progress.__dataclass_fields__})
     started = saved = time.perf_counter()
     earlier = progress.seconds
@@ -138,7 +140,8 @@ def training_events(
         nonlocal saved
         done = event("checkpoint")
         if accelerator.is_main_process:
-            save_checkpoint(folder, bare, inner, vars(progress))
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            save_checkpoint(folder, bare, inner, {**vars(progress), "scaler": scaler})
         accelerator.wait_for_everyone()
         saved = time.perf_counter()
         return done

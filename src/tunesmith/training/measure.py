@@ -17,7 +17,11 @@ from tunesmith.models.find import Base
 from tunesmith.tasks import Example, Task
 from tunesmith.types import Difference, Gain, Plan, Record, Scores, Splits
 
-NAMES = {"majority": "the majority class", "tfidf": "TF-IDF with logistic regression", "before": "the model before"}
+NAMES = {
+    "majority": "the majority class",
+    "tfidf": "TF-IDF with logistic regression",
+    "before": "the model before adaptation",
+}
 
 
 def baseline_scores(task: Task, splits: Splits, plan: Plan) -> tuple[dict[str, Scores], dict[str, Any]]:
@@ -112,11 +116,27 @@ def differences(
 
 
 def judge(
-    after: Scores, baselines: Mapping[str, Scores], found: Mapping[str, Difference], splits: Splits
+    after: Scores,
+    baselines: Mapping[str, Scores],
+    found: Mapping[str, Difference],
+    splits: Splits,
+    *,
+    before: Scores | None = None,
+    is_embedded: bool = True,
 ) -> tuple[str, tuple[str, ...]]:
-    """Say in plain words whether adaptation paid, and what would help where it did not (or cannot be told)."""
-    name = max(baselines, key=lambda key: baselines[key].value)
-    rival, difference = baselines[name], found[name]
+    """Say in plain words whether adaptation paid, and what would help where it did not (or cannot be told).
+
+    Args:
+        after: Of the adapted model.
+        baselines: Naive ones, by name.
+        found: The adapted model minus each baseline, and minus "before".
+        splits: Of the data.
+        before: Zero-shot; it too has to be beaten.
+        is_embedded: Whether the base model is an embedded one, which knows English only.
+    """
+    rivals = {**baselines, **({"before": before} if before is not None else {})}
+    name = max(rivals, key=lambda key: rivals[key].value)
+    rival, difference = rivals[name], found[name]
     points = f"{100 * difference.value:+.1f} points of {after.main.replace('_', ' ')}"
     low, high = (100 * limit for limit in difference.interval)
     span = f"95% interval {low:+.1f} to {high:+.1f}, {after.n:,} test rows"
@@ -124,20 +144,21 @@ def judge(
         return f"The adapted model beats {NAMES.get(name, name)} by {points} ({span}).", ()
     if difference.interval[1] < 0:
         verdict = f"The adapted model is worse than {NAMES.get(name, name)}: {points} ({span}). Use the simpler one."
-        return verdict, tuple(_advice(splits, is_wide=False, is_training_poor=after.value < rival.value))
+        return verdict, tuple(_advice(splits, is_embedded, is_wide=False, is_training_poor=True))
     verdict = (
         f"It cannot be told whether the adapted model beats {NAMES.get(name, name)}: {points} ({span} includes zero)."
     )
-    return verdict, tuple(_advice(splits, is_wide=high - low > 4, is_training_poor=after.value <= rival.value))
+    is_poor = after.value <= rival.value
+    return verdict, tuple(_advice(splits, is_embedded, is_wide=high - low > 4 or not is_poor, is_training_poor=is_poor))
 
 
-def _advice(splits: Splits, *, is_wide: bool, is_training_poor: bool) -> list[str]:
+def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poor: bool) -> list[str]:
     advice = []
     if is_wide:
         advice.append(
             f"More test rows narrow the interval: four times {len(splits.test):,} rows halve it (--test FILE)."
         )
-    if _has_much_cjk(splits.train):
+    if is_embedded and _has_much_cjk(splits.train):
         advice.append(
             "Much of the text is Chinese or Japanese, and the embedded model was pretrained on English: "
             "give a base model of that language (--model FOLDER, or a hub id such as google-bert/bert-base-chinese)."
@@ -162,7 +183,8 @@ def make_gain(
     splits: Splits,
     trainable_share: float,
     seconds: float,
+    is_embedded: bool,
 ) -> Gain:
     """Put the measured parts together with the verdict."""
-    verdict, advice = judge(after, baselines, found, splits)
+    verdict, advice = judge(after, baselines, found, splits, before=before, is_embedded=is_embedded)
     return Gain(dict(baselines), before, after, dict(found), trainable_share, seconds, verdict, advice)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -49,7 +49,7 @@ def choose_device(wanted: str) -> str:
     ]
     if wanted == AUTO:
         return next(name for name in ("cuda", "mps", "cpu") if name in there)
-    if wanted.split(":")[0] not in there:
+    if wanted not in there:  # one of several GPUs is chosen by CUDA_VISIBLE_DEVICES, for every library at once
         raise PlanProblem(
             f"device '{wanted}' is not here", where="device", do=f"use one of: {nearest_first(wanted, there)}"
         )
@@ -246,5 +246,5 @@ def _price(
     expected = (seconds / size * sum(tokens) + update) * 1.1
     # What the process holds now includes weights and one step's activations; gradients and two moments come on top,
     # and the largest step needs more than the middling one.
-    held_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    held_mib = psutil.Process().memory_info().rss / 2**20
     return expected, held_mib + 12 * free / 2**20

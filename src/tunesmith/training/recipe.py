@@ -1,6 +1,6 @@
 """What a person may ask of a training run: every key with its default, its meaning and what it may be.
 
-The command line's flags, `--set`, the recipe file, `tunesmith init` and the reference page are all made from `Recipe`.
+The command line's flags, `--set`, the recipe file and the commented one of `tunesmith init` are made from `Recipe`.
 No torch here: `tunesmith train --help` reads this file.
 """
 
@@ -149,6 +149,15 @@ def make_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         PlanProblem: An unknown key (the valid ones are listed, nearest first), a key given under two names, or a value
             of the wrong kind.
     """
+    return Recipe(**canonical(values, where=where))
+
+
+def canonical(values: Mapping[str, Any], *, where: str = "recipe") -> dict[str, Any]:
+    """Give the same keys under our own names. What overrides what is for the caller: merge after this, not before.
+
+    Raises:
+        PlanProblem: An unknown key, or one key under two names.
+    """
     known = {item.name for item in keys()}
     chosen: dict[str, Any] = {}
     for given, value in values.items():
@@ -161,11 +170,11 @@ def make_recipe(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         if name in chosen:
             raise PlanProblem(f"'{given}' and another key both set {name}", where=where, do="keep one of them")
         chosen[name] = value
-    return Recipe(**chosen)
+    return chosen
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read the keys of a recipe file (YAML or JSON); relative paths in it are relative to the file.
+    """Read the keys of a recipe file (YAML), under our own names; relative paths in it are relative to the file.
 
     Raises:
         PlanProblem: Not a file, too large, not YAML, or not a mapping of keys to plain values.
@@ -185,12 +194,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise PlanProblem(f"this recipe is not YAML: {reason}", where=where, do=do) from error
     if not isinstance(content, dict):
         raise PlanProblem("a recipe is a mapping of keys to values", where=where, do=do)
+    content = canonical(content, where=where)
     for name, value in content.items():
         if isinstance(value, dict) and name == "abstain_at":  # abstain_at: {precision: 0.95} reads well in YAML
             content[name] = ",".join(f"{key}={item}" for key, item in value.items())
-        elif ALIASES.get(name, name) in _PATHS and isinstance(value, str) and value:
+        elif name in _PATHS and isinstance(value, str) and value:
             content[name] = str(path.parent / Path(value).expanduser())
-        elif ALIASES.get(name, name) == "model" and (path.parent / str(value)).is_dir():
+        elif name == "model" and (path.parent / str(value)).is_dir():
             content[name] = str(path.parent / str(value))  # a folder beside the recipe; else a name or hub id
     return content
 
