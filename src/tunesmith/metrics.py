@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RESAMPLES = 1000  # the 95% limits then move by about 0.1 interval widths from seed to seed
-_CELLS_AT_ONCE = 20_000_000  # rows times resamples held at once: 160 MB
+_CELLS_AT_ONCE = 20_000_000  # rows times resamples held at once; three arrays of 8 bytes a cell, 480 MB at most
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,9 @@ def test_no_data_and_an_empty_part_are_refused(write, tmp_path):
     with pytest.raises(DataProblem) as caught:
         take_in(Recipe(data=write("data", ROWS), test=empty))
     assert str(caught.value) == (
-        "DataProblem: the test file has no usable row (1 rows read)\n"
-        f"  where: {empty}\n"
-        f"  do:    look at it with: tunesmith inspect {empty}"
+        "DataProblem: 1 of 1 rows of the test file cannot be used; the first: the text (column 'text') is empty\n"
+        f"  where: {empty}:2\n"
+        f"  do:    look at them with: tunesmith inspect {empty}; or allow more with --max-rejected"
     )
 
 

@@ -30,6 +30,6 @@ def default_learning_rate(anatomy: Anatomy) -> float:
     """Give a rate that falls with the width of the model: 1e-4 at 384, 5e-5 at 768, 3.75e-5 at 1024.
 
     Wider models break at rates that narrow ones need; the published recipes (2e-5 to 5e-5) are for widths of 768 and
-    more. The value at 384 was tuned on SST-2 and BANKING77 with all-MiniLM-L6-v2: see docs/notebook.md.
+    more. The value at 384 comes from a few runs of all-MiniLM-L6-v2: see docs/notebook.md.
     """
     return min(1e-3, max(1e-5, 1e-4 * 384 / anatomy.hidden))

@@ -59,8 +59,8 @@ def choose_device(wanted: str) -> str:
 def choose_precision(wanted: str, device: str) -> str:
     """Give no, bf16 or fp16; bf16 where a GPU computes in it.
 
-    On CPUs float32 stays the default even where they have bf16 units: with small models it was no faster (median
-    ratio 0.95 of the wall time on SST-2 with AMX units, see docs/notebook.md).
+    On CPUs float32 stays the default even where they have bf16 units: the one pair of runs made so far, with a small
+    model, differed by 5% of the wall time (docs/notebook.md).
 
     Raises:
         PlanProblem: Not a precision, or one that the device does not have.
@@ -102,7 +102,7 @@ def choose_batch_size(wanted: Any, rows: int) -> int:
 def choose_epochs(wanted: Any, rows: int, batch_size: int, labels: int) -> float:
     """Give the most passes: as asked, else enough for 200 updates and 5 more for each label, within 3 .. 30.
 
-    Early stopping ends most runs before. Tuned on SST-2 and BANKING77 with 2,000 rows: see docs/notebook.md.
+    Early stopping ends many runs before. Set by eye on SST-2 and BANKING77 with 2,000 rows: see docs/notebook.md.
     """
     if wanted != AUTO:
         return float(wanted)
