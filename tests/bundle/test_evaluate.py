@@ -33,6 +33,14 @@ def test_a_label_of_the_run_is_never_a_typo(toy_run, tmp_path):
     assert tunesmith.evaluate(toy_run, path).scores.n == len(rows)
 
 
+def test_labels_that_the_run_does_not_know_are_told(toy_run, tmp_path):
+    rows = [*toy_world.rows(30, seed=5), ("the1 a1 a2", "plant"), ("the1 a3 a2", "plant")]
+    found = tunesmith.evaluate(toy_run, toy_world.write_csv(tmp_path / "plants.csv", rows))
+    (problem,) = [problem for problem in found.inspection.problems if problem.kind == "unknown-label"]
+    assert problem.what == "2 rows have a label that the run does not know ('plant'); they count as mistakes"
+    assert found.scores.per_label["plant"]["recall"] == 0
+
+
 def test_scores_on_the_training_file_come_with_a_warning(toy_run, toy_data):
     problems = tunesmith.evaluate(toy_run, toy_data["train"]).inspection.problems
     assert "own-data" in [problem.kind for problem in problems]

@@ -65,9 +65,8 @@ def read_labelled(
             do=f"choose the right column with --label; the run knows {_listed(dict.fromkeys(bundle.labels, 0))}",
         )
     trained_on = bundle.plan.data["files"].get("data", {}).get("sha256")
-    return checked.records, data.summarise(
-        source, columns, checked, extra=_own_data(source, trained_on == source.sha256)
-    )
+    extra = [*_own_data(source, trained_on == source.sha256), *_unknown_labels(checked, bundle.labels)]
+    return checked.records, data.summarise(source, columns, checked, extra=extra)
 
 
 def _own_data(source: data.Source, is_own: bool) -> list[Problem]:
@@ -76,6 +75,16 @@ def _own_data(source: data.Source, is_own: bool) -> list[Problem]:
         return []
     what = "this is the file that the run was trained on: scores on it flatter"
     return [Problem("warning", "own-data", what, "evaluate on rows that training never saw", Origin(source.path, 1))]
+
+
+def _unknown_labels(checked: data.Checked, labels: tuple[str, ...]) -> list[Problem]:
+    """Warn of rows that the run cannot get right, because it never saw their label."""
+    unknown = {label: count for label, count in checked.label_counts.items() if label not in labels}
+    if not unknown:
+        return []
+    rows = sum(unknown.values())
+    what = f"{rows} rows have a label that the run does not know ({_listed(unknown)}); they count as mistakes"
+    return [Problem("warning", "unknown-label", what, "train with rows of these labels, or take them out", count=rows)]
 
 
 def columns_for(bundle: Bundle, columns: tuple[str, ...], **wanted: str) -> dict[str, str]:

@@ -222,7 +222,8 @@ def plan_lines(
     table = _plain_table("", "", numbers_from=2)
     for name, value in rows:
         table.add_row(name, Text(value))
-    return Group(*(Text(sentence) for sentence in inferred), table, *problem_lines(inspection.problems, most))
+    notices = [*problem_lines(inspection.problems, most), *_rejected_lines(inspection)]
+    return Group(*(Text(sentence) for sentence in inferred), table, *notices)
 
 
 def comparison_lines(found: Comparison) -> RenderableType:
