@@ -264,6 +264,8 @@ class Comparison:
     changed: tuple[Mapping[str, Any], ...]  # rows that the runs answer differently: text, row, expected, answers by run
     changed_count: int
     n: int
+    rejected: tuple[Rejected, ...] = ()  # rows of the file that could not be used
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -321,7 +321,7 @@ def test_evaluate_tells_which_rows_it_left_out(run, toy_run, toy_data, tmp_path)
     path.write_text("\n".join([*lines[:5], ",animal", *lines[5:]]) + "\n", encoding="utf-8")
     code, out, _ = run("evaluate", toy_run.path, path)
     assert code == 0
-    assert "1 of 91 rows cannot be used" in out
+    assert "1 rows cannot be used" in out
     assert f"{path}:6" in out
     assert "empty-text" in out
     found = document(run("evaluate", toy_run.path, path, "--json")[1])

@@ -37,7 +37,7 @@ def compare(
     """
     bundles = [run if isinstance(run, Bundle) else load(run) for run in runs]
     _demand_comparable(bundles)
-    records, _ = read_labelled(bundles[0], path, text=text, label=label, max_rejected=max_rejected)
+    records, inspection = read_labelled(bundles[0], path, text=text, label=label, max_rejected=max_rejected)
     names = _names(bundles)
     metric = str(bundles[0].plan.options["metric"])
     seed = bundles[0].plan.seed
@@ -63,6 +63,8 @@ def compare(
         ),
         changed_count=len(changed),
         n=len(records),
+        rejected=inspection.rejected,
+        problems=inspection.problems,
     )
 
 

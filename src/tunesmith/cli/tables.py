@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.bundle.report import duration, gain_lines, metric_name, points, span
-from tunesmith.types import Comparison, Inspection, Plan, Problem, Scores
+from tunesmith.types import Comparison, Inspection, Plan, Problem, Rejected, Scores
 
 _BAR = 24  # cells of the longest bar
 _MOST_LABELS = 20
@@ -146,21 +146,23 @@ def inspection_lines(found: Inspection) -> RenderableType:
     if found.personal:
         listed = ", ".join(f"{name} in {count:,} rows" for name, count in found.personal.items())
         lines.append(Text(f"personal data: {listed}"))
-    return Group(*lines, Text(), *problem_lines(found.problems), *_rejected_lines(found))
+    return Group(*lines, Text(), *problem_lines(found.problems), *_rejected_lines(found.rejected))
 
 
 def notice_lines(found: Inspection) -> RenderableType:
     """What a person should know before scores on a file: what was guessed, warnings, rows that were not used."""
     warnings = [problem for problem in found.problems if problem.severity != "note"]
-    return Group(*(Text(sentence) for sentence in found.inferred), *problem_lines(warnings), *_rejected_lines(found))
+    return Group(
+        *(Text(sentence) for sentence in found.inferred), *problem_lines(warnings), *_rejected_lines(found.rejected)
+    )
 
 
-def _rejected_lines(found: Inspection) -> list[RenderableType]:
-    if not found.rejected:
+def _rejected_lines(rejected: Sequence[Rejected]) -> list[RenderableType]:
+    if not rejected:
         return []
-    lines: list[RenderableType] = [Text(f"{len(found.rejected):,} of {found.rows:,} rows cannot be used", style="bold")]
-    lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in found.rejected[:_MOST_REJECTED]]
-    return [*lines, *_and_more(len(found.rejected) - _MOST_REJECTED, "rows (--json lists all)")]
+    lines: list[RenderableType] = [Text(f"{len(rejected):,} rows cannot be used", style="bold")]
+    lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in rejected[:_MOST_REJECTED]]
+    return [*lines, *_and_more(len(rejected) - _MOST_REJECTED, "rows (--json lists all)")]
 
 
 def abstention_line(scores: Scores, valid_rows: int) -> str:
@@ -222,7 +224,7 @@ def plan_lines(
     table = _plain_table("", "", numbers_from=2)
     for name, value in rows:
         table.add_row(name, Text(value))
-    notices = [*problem_lines(inspection.problems, most), *_rejected_lines(inspection)]
+    notices = [*problem_lines(inspection.problems, most), *_rejected_lines(inspection.rejected)]
     return Group(*(Text(sentence) for sentence in inferred), table, *notices)
 
 
@@ -234,7 +236,9 @@ def comparison_lines(found: Comparison) -> RenderableType:
         macro = scores.values.get("macro_f1")
         cells = (f"{scores.value:.1%}", span(scores.interval), "" if macro is None else f"{macro:.1%}")
         table.add_row(cut(name, 40), *cells)
-    lines: list[RenderableType] = [table, Text(f"{found.n:,} rows", style="dim"), Text()]
+    warnings = [problem for problem in found.problems if problem.severity != "note"]
+    notices = [*problem_lines(warnings), *_rejected_lines(found.rejected)]
+    lines: list[RenderableType] = [*notices, table, Text(f"{found.n:,} rows", style="dim"), Text()]
     for pair, difference in found.differences.items():
         judged = "clear" if difference.is_clear else "cannot be told: the interval includes zero"
         lines.append(Text(f"{pair}: {points(difference)} points; {judged}"))
