@@ -85,7 +85,7 @@ class Job:
                 write_rejected(self.intake.inspection.rejected, self.folder / "rejected.jsonl")
                 write_json(self.folder / "plan.json", self.plan)
             log.cut_back(-1 if self.resumed_from is None else self.resumed_from.step)
-            with open_trackers(self) as send:
+            with open_trackers(self.recipe.track, self.folder, self.plan) as send:
                 for event in self._work(log, stop_signal, started):
                     log.write(event)
                     send(event)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from tunesmith.errors import MissingExtra, PlanProblem, nearest_first
-from tunesmith.types import Event
-
-if TYPE_CHECKING:
-    from tunesmith.training.job import Job
+from tunesmith.types import Event, Plan
 
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}  # name -> package
 
@@ -30,30 +28,28 @@ def demand_tracker(name: str) -> None:
 
 
 @contextmanager
-def open_trackers(job: Job) -> Iterator[Callable[[Event], None]]:
-    """Give a function that takes events; it does nothing when the recipe names no tracker."""
-    name = job.recipe.track
+def open_trackers(name: str, folder: Path, plan: Plan) -> Iterator[Callable[[Event], None]]:
+    """Give a function that takes events; it does nothing when `name`, of the tracker, is empty."""
     if not name:
         yield lambda event: None
         return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    assert job.folder is not None
     demand_tracker(name)
     kind = LOGGER_TYPE_TO_CLASS[name]
-    place = {"logging_dir": str(job.folder / "tracking")} if kind.requires_logging_directory else {}
-    tracker = kind(job.folder.name, **place)
+    place = {"logging_dir": str(folder / "tracking")} if kind.requires_logging_directory else {}
+    tracker = kind(folder.name, **place)
     tracker.start()
-    options = {key: value for key, value in job.plan.options.items() if isinstance(value, (int, float, str))}
-    tracker.store_init_configuration({**options, "task": job.plan.task, "base": job.plan.base, "seed": job.plan.seed})
+    options = {key: value for key, value in plan.options.items() if isinstance(value, (int, float, str))}
+    tracker.store_init_configuration({**options, "task": plan.task, "base": plan.base, "seed": plan.seed})
     try:
         yield lambda event: _send(tracker, event)
     finally:
         tracker.finish()
 
 
-def _send(tracker: object, event: Event) -> None:
+def _send(tracker: Any, event: Event) -> None:
     if event.kind in {"step", "evaluation"}:
         part = "train" if event.kind == "step" else "valid"
         values = {f"{part}/{key}": value for key, value in event.values.items()}
-        tracker.log(values, step=event.step)  # type: ignore[attr-defined]
+        tracker.log(values, step=event.step)
