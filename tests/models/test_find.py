@@ -260,7 +260,9 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     )
 
 
-def test_an_unknown_name_lists_the_valid_ones():
+def test_an_unknown_name_lists_the_valid_ones(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # "../x" must not lead to what happens to be there
     assert str(problem_of("./mini lm")) == (
         "ModelProblem: no base model './mini lm'\n"
         "  where: model\n"
