@@ -50,6 +50,7 @@ fix: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 constraints: $(VENV)/installed-dev
+	$(PIP) hatchling editables  # what builds the package is pinned too
 	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new
 	@mv constraints.new constraints.txt
 
