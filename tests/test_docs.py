@@ -66,7 +66,7 @@ def test_the_reader_of_contributing_works(tmp_path):
     path.write_text("spam: win money now\nham: see you at noon\n" * 3, encoding="utf-8")
     from tunesmith import data
 
-    found = data.inspect(path, needs={"text": "text", "label": "label"}, given={}, reader=space["Lines"]())
+    found = data.inspect(path, given={}, reader=space["Lines"]())
     assert found.label_counts == {"spam": 3, "ham": 3}
     assert found.used == 6
 

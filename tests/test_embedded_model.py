@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import tunesmith
-from tunesmith.models.build import build_body, build_model, build_tokenizer, label_config
+from tunesmith.models.build import build_model, build_tokenizer
 from tunesmith.models.find import find_base
 from tunesmith.tasks.text_classification import TASK
 from tunesmith.types import Origin, Record
@@ -37,13 +38,13 @@ def english(tmp_path_factory) -> Path:
 def test_zero_shot_knows_what_words_mean(base):
     texts = ["The striker scored twice in the second half", "Shares fell after the bank cut its forecast"]
     records = [Record(str(row), {"text": text}, None, Origin("x", row)) for row, text in enumerate(texts)]
-    body, tokenizer = build_body(base.folder), build_tokenizer(base.folder)
-    answers = TASK.zero_shot(body, tokenizer, records, labels=("finance", "football"), max_length=64)
+    load, tokenizer = partial(build_model, base.folder), build_tokenizer(base.folder)
+    answers = TASK.zero_shot(load, tokenizer, records, labels=("finance", "football"), max_length=64)
     assert answers.argmax(1).tolist() == [1, 0]
 
 
 def test_its_unused_pooler_starts_as_the_identity(base):
-    model = build_model(base.folder, TASK.model_class, **label_config(("a", "b")))
+    model = build_model(base.folder, TASK.model_class(None), **TASK.model_config(("a", "b")))
     assert torch.equal(model.bert.pooler.dense.weight, torch.eye(384))
 
 

@@ -33,7 +33,7 @@ MAY_IMPORT = {  # room -> the rooms before it
     "data": {"types", "errors"},
     "metrics": {"types", "errors"},
 }
-for room in ("tasks", "models", "methods", "bundle", "training", "doctor", "cli"):
+for room in ("tasks", "models", "methods", "bundle", "training", "pretraining", "doctor", "cli"):
     MAY_IMPORT[room] = set(MAY_IMPORT)
 FACADE = {"__init__", "__main__"}  # the package itself: names the public things, and is the door for `python -m`
 
@@ -232,7 +232,8 @@ def test_contract_gate(task, method, toy_options, tmp_path):
     kept = job.intake.task.answer(
         job.model,
         job.examples["test"][:24],
-        pad_id=job.tokenizer.pad_token_id,
+        tokenizer=job.tokenizer,
+        labels=job.plan.labels,
         batch_tokens=bundle.facts["batch_tokens"],
     )
     assert np.array_equal(together, kept), "loading changes no bit"

@@ -51,7 +51,7 @@ def test_columns_of_other_names_are_inferred_or_given(toy_run, tmp_path):
     assert tunesmith.evaluate(toy_run, inferred).inspection.roles == {"text": "review", "label": "class"}
     odd = tmp_path / "b.csv"
     odd.write_text("p,q,text\n" + "".join(f"{label},{text},zzz\n" for text, label in ROWS), encoding="utf-8")
-    scores = tunesmith.evaluate(toy_run, odd, text="q", label="p").scores
+    scores = tunesmith.evaluate(toy_run, odd, columns={"text": "q", "label": "p"}).scores
     assert scores.value == tunesmith.evaluate(toy_run, inferred).scores.value
 
 
@@ -71,7 +71,7 @@ def test_a_file_without_any_known_label_is_refused(toy_run, tmp_path):
     assert str(caught.value) == (
         "DataProblem: this file has none of the labels that the run answers with; it has 'ANIMAL', 'METAL', 'WEATHER'\n"
         f"  where: {path}\n"
-        "  do:    choose the right column with --label; the run knows 'animal', 'metal', 'weather'"
+        "  do:    choose the right column with --label or --columns; the run knows 'animal', 'metal', 'weather'"
     )
 
 
@@ -90,7 +90,7 @@ def test_a_missing_file_or_column_is_a_data_problem(toy_run, tmp_path):
         tunesmith.evaluate(toy_run, tmp_path / "gone.csv")
     path = toy_world.write_csv(tmp_path / "a.csv", ROWS)
     with pytest.raises(DataProblem, match="column 'stars' is missing"):
-        tunesmith.evaluate(toy_run, path, label="stars")
+        tunesmith.evaluate(toy_run, path, columns={"label": "stars"})
 
 
 def test_an_open_run_and_its_folder_score_alike(toy_run, toy_data):

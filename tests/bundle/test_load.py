@@ -42,7 +42,11 @@ def test_a_loaded_run_answers_to_the_bit(toy_options, tmp_path):
         records, job.tokenizer, labels=job.plan.labels, max_length=job.plan.options["max_length"]
     )
     kept = job.intake.task.answer(
-        job.model, examples, pad_id=job.tokenizer.pad_token_id, batch_tokens=job.plan.options["batch_tokens"]
+        job.model,
+        examples,
+        tokenizer=job.tokenizer,
+        labels=job.plan.labels,
+        batch_tokens=job.plan.options["batch_tokens"],
     )
     assert np.array_equal(bundle.answer(records), kept)
     assert bundle.gain == job.bundle.gain

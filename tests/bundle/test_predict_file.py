@@ -80,10 +80,10 @@ def test_broken_rows_keep_their_place_with_the_reason(toy_run, tmp_path):
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(found) == 6
     assert [bool(row["score"]) for row in found] == [True, False, False, False, False, True]
-    assert found[1]["problem"] == "row 2: column 'text' is empty"
+    assert found[1]["problem"] == "row 2: the text (column 'text') is empty"
     assert found[2]["problem"].startswith("row 3: ")
-    assert found[3]["problem"] == "row 4: column 'text' holds a list or an object"
-    assert found[4]["problem"] == "row 5: column 'text' is empty"
+    assert found[3]["problem"] == "row 4: 'text' is a list, not a text or number"
+    assert found[4]["problem"] == "row 5: the row has no 'text'"
     assert (summary["rows"], summary["unreadable"]) == (6, 4)
 
 
@@ -93,7 +93,7 @@ def test_text_that_no_tokenizer_can_take_keeps_its_place(toy_run, tmp_path):
     predict_file(toy_run, path, tmp_path / "out.jsonl")
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [bool(row["score"]) for row in found] == [True, False, True]
-    assert found[1]["problem"] == "row 2: column 'text' holds half a character"
+    assert found[1]["problem"] == "row 2: the text holds half of a character pair (lone surrogate)"
     assert toy_run.predict("a1 \udcff")[0].alternatives
 
 
@@ -140,10 +140,10 @@ def test_chinese_in_gb18030_comes_out_as_utf_8(toy_run, tmp_path):
 def test_another_column_may_hold_the_text(toy_run, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("note,text\na1 a2 a3,m1 m2 m3\n", encoding="utf-8")
-    predict_file(toy_run, path, tmp_path / "out.csv", text="note")
+    predict_file(toy_run, path, tmp_path / "out.csv", columns={"text": "note"})
     assert read_csv(tmp_path / "out.csv")[0]["label"] == "animal"
     with pytest.raises(DataProblem, match="column 'nope' is missing"):
-        predict_file(toy_run, path, tmp_path / "other.csv", text="nope")
+        predict_file(toy_run, path, tmp_path / "other.csv", columns={"text": "nope"})
     assert not (tmp_path / "other.csv").exists()
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from tunesmith.data.columns import as_text, find_columns
+from tunesmith.data.columns import find_columns
+from tunesmith.data.layout import as_text
 from tunesmith.data.readers import read
 from tunesmith.errors import DataProblem
 

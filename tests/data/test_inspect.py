@@ -15,7 +15,7 @@ def write(path, rows, names="review,stars", encoding="utf-8"):
 def test_a_file_is_summed_up(tmp_path):
     rows = [f"这家店的第{i}道菜真的很好吃,{['好', '坏'][i % 2]}" for i in range(30)] + [",好", "联系13812345678,好"]
     path = write(tmp_path / "a.csv", rows, encoding="gb18030")
-    found = inspect(path, needs=NEEDS, given={})
+    found = inspect(path, given={})
     assert (found.path, found.format, found.encoding, found.delimiter) == (str(path), "csv", "gb18030", ",")
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (found.rows, found.used, found.columns) == (32, 31, ("review", "stars"))
@@ -30,7 +30,7 @@ def test_a_file_is_summed_up(tmp_path):
 
 def test_the_histogram_has_round_bins_and_holds_every_row(tmp_path):
     path = write(tmp_path / "a.csv", [f"{'w' * n},{'ab'[n % 2]}" for n in range(1, 200)] + ["x" * 5000 + ",a"])
-    bins = inspect(path, needs=NEEDS, given={}).length_histogram
+    bins = inspect(path, given={}).length_histogram
     assert bins == (
         (0, 50, 49),
         (50, 100, 50),
@@ -49,7 +49,7 @@ def test_texts_shared_with_other_files_are_told(tmp_path):
     path = write(tmp_path / "train.csv", [f"text {i},{'ab'[i % 2]}" for i in range(20)])
     test = write(tmp_path / "test.csv", ["something new,a", "TEXT  7,b", "text 3,a"])
     valid = write(tmp_path / "valid.csv", ["nothing shared,a", "at all,b"])
-    found = inspect(path, needs=NEEDS, given={}, others=[valid, test])
+    found = inspect(path, given={}, others=[valid, test])
     assert [problem for problem in found.problems if problem.kind == "leak"] == [
         Problem(
             "warning",
@@ -64,5 +64,5 @@ def test_texts_shared_with_other_files_are_told(tmp_path):
 
 def test_a_file_without_one_usable_row_is_summed_up_too(tmp_path):
     path = write(tmp_path / "a.csv", [",a", ",b"], names="text,label")
-    found = inspect(path, needs=NEEDS, given={})
+    found = inspect(path, given={})
     assert (found.rows, found.used, found.length_histogram, found.label_counts) == (2, 0, (), {})

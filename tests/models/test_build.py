@@ -12,7 +12,8 @@ import transformers
 
 import toy_world
 from tunesmith.errors import ModelProblem
-from tunesmith.models.build import build_body, build_model, build_tokenizer, label_config, longest_input
+from tunesmith.models.build import build_model, build_tokenizer, longest_input
+from tunesmith.tasks.text_classification import TASK
 
 CLASS = "AutoModelForSequenceClassification"
 NARROW = {
@@ -56,20 +57,20 @@ def family_folder(request, tmp_path_factory):
 
 def test_a_family_is_built_with_a_fresh_head(family_folder):
     _, folder = family_folder
-    model = build_model(folder, CLASS, seed=1, **label_config(LABELS))
+    model = build_model(folder, CLASS, seed=1, **TASK.model_config(LABELS))
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     ids = torch.randint(5, 60, (2, 7))
     assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (2, 3)
     assert model.config.id2label == dict(enumerate(LABELS))
-    kept, built = build_body(folder).state_dict(), model.base_model.state_dict()
+    kept, built = build_model(folder, "AutoModel").state_dict(), model.base_model.state_dict()
     assert all(torch.equal(tensor, built[name]) for name, tensor in kept.items() if "pooler" not in name)
 
 
 def test_the_head_is_drawn_from_the_seed(family_folder):
     _, folder = family_folder
     one, same, other = (
-        build_model(folder, CLASS, seed=seed, **label_config(LABELS)).state_dict() for seed in (1, 1, 2)
+        build_model(folder, CLASS, seed=seed, **TASK.model_config(LABELS)).state_dict() for seed in (1, 1, 2)
     )
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
     assert not all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -77,7 +78,7 @@ def test_the_head_is_drawn_from_the_seed(family_folder):
 
 def test_longest_input_is_what_the_model_can_take(family_folder):
     family, folder = family_folder
-    model, tokenizer = build_model(folder, CLASS, **label_config(LABELS)), build_tokenizer(folder)
+    model, tokenizer = build_model(folder, CLASS, **TASK.model_config(LABELS)), build_tokenizer(folder)
     tokenizer.model_max_length = int(1e30)  # as where a tokenizer does not say
     longest = longest_input(model.config, tokenizer)
     assert longest == 32
@@ -103,8 +104,8 @@ def is_identity(model: torch.nn.Module) -> bool:
 
 def test_a_pooler_that_was_trained_is_left_alone(tmp_path):
     folder = make_folder("bert", tmp_path / "bert")
-    kept = build_body(folder).pooler.dense.weight
-    model = build_model(folder, CLASS, seed=5, **label_config(LABELS))
+    kept = build_model(folder, "AutoModel").pooler.dense.weight
+    model = build_model(folder, CLASS, seed=5, **TASK.model_config(LABELS))
     assert torch.equal(model.base_model.pooler.dense.weight, kept)
     assert not is_identity(model)
 
@@ -112,7 +113,7 @@ def test_a_pooler_that_was_trained_is_left_alone(tmp_path):
 def test_a_missing_pooler_starts_as_the_identity(tmp_path):
     torch.manual_seed(0)
     folder = save(transformers.BertModel(FAMILIES["bert"](), add_pooling_layer=False), tmp_path / "bert")
-    assert is_identity(build_model(folder, CLASS, **label_config(LABELS)))
+    assert is_identity(build_model(folder, CLASS, **TASK.model_config(LABELS)))
 
 
 @pytest.mark.parametrize(
@@ -127,12 +128,12 @@ def test_the_pooler_of_a_sentence_encoder_starts_as_the_identity(tmp_path, pooli
     folder = make_folder("bert", tmp_path / "bert")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
-    assert is_identity(build_model(folder, CLASS, **label_config(LABELS))) is starts_anew
+    assert is_identity(build_model(folder, CLASS, **TASK.model_config(LABELS))) is starts_anew
 
 
 def test_label_names_survive_saving(tmp_path):
     folder = make_folder("bert", tmp_path / "bert")
-    save(build_model(folder, CLASS, **label_config(LABELS)), tmp_path / "saved")
+    save(build_model(folder, CLASS, **TASK.model_config(LABELS)), tmp_path / "saved")
     config = transformers.AutoConfig.from_pretrained(tmp_path / "saved")
     assert config.id2label == dict(enumerate(LABELS))
     assert config.label2id == {label: index for index, label in enumerate(LABELS)}
@@ -141,11 +142,11 @@ def test_label_names_survive_saving(tmp_path):
 
 def test_another_number_of_labels_replaces_the_head(tmp_path):
     folder = make_folder("bert", tmp_path / "bert")
-    trained = build_model(folder, CLASS, **label_config(LABELS))
+    trained = build_model(folder, CLASS, **TASK.model_config(LABELS))
     saved = save(trained, tmp_path / "saved")
     again = build_model(saved, CLASS, seed=9)
     assert torch.equal(again.classifier.weight, trained.classifier.weight)
-    other = build_model(saved, CLASS, seed=9, **label_config(("x", "y")))
+    other = build_model(saved, CLASS, seed=9, **TASK.model_config(("x", "y")))
     assert other.classifier.weight.shape == (2, 16)
     assert other.config.id2label == {0: "x", 1: "y"}
     assert torch.equal(
@@ -157,12 +158,12 @@ def test_a_base_tuned_for_several_labels_at_once_forgets_its_sigmoid(tmp_path):
     config = FAMILIES["bert"]()
     config.problem_type = "multi_label_classification"
     folder = save(transformers.BertModel(config), tmp_path / "bert")
-    assert build_model(folder, CLASS, **label_config(LABELS)).config.problem_type == "single_label_classification"
+    assert build_model(folder, CLASS, **TASK.model_config(LABELS)).config.problem_type == "single_label_classification"
 
 
 def test_dropout_replaces_every_dropout(family_folder):
     _, folder = family_folder
-    model = build_model(folder, CLASS, dropout=0.0, **label_config(LABELS))
+    model = build_model(folder, CLASS, dropout=0.0, **TASK.model_config(LABELS))
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch.nn import functional
 
 import toy_world
-from tunesmith.models.build import build_body, build_model, build_tokenizer, label_config
+from tunesmith import metrics
+from tunesmith.bundle.load import sureness, with_abstention
+from tunesmith.models.build import build_model, build_tokenizer
 from tunesmith.tasks import Example
 from tunesmith.tasks.text_classification import TASK
 from tunesmith.types import Origin, Record, Splits
@@ -34,7 +37,7 @@ def tokenizer(toy_base):
 
 @pytest.fixture(scope="module")
 def model(toy_base):
-    return build_model(toy_base, TASK.model_class, seed=0, **label_config(LABELS))
+    return build_model(toy_base, TASK.model_class(None), seed=0, **TASK.model_config(LABELS))
 
 
 def test_labels_are_sorted_and_numbers_as_numbers():
@@ -63,17 +66,17 @@ def test_encode_of_many_rows_equals_one_by_one(tokenizer):
         assert TASK.encode([rows[row]], tokenizer, labels=LABELS, max_length=8) == [together[row]]
 
 
-def test_batch_pads_to_the_longest():
-    batch = TASK.batch([Example((2, 7, 3), 1), Example((2, 3), 0)], pad_id=9)
-    assert batch["input_ids"].tolist() == [[2, 7, 3], [2, 3, 9]]
+def test_batch_pads_to_the_longest(tokenizer):
+    batch = TASK.batch([Example((2, 7, 3), 1), Example((2, 3), 0)], tokenizer)
+    assert batch["input_ids"].tolist() == [[2, 7, 3], [2, 3, tokenizer.pad_token_id]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [1, 0]
-    assert "labels" not in TASK.batch([Example((2,), 1), Example((2,), None)], pad_id=0)
+    assert "labels" not in TASK.batch([Example((2,), 1), Example((2,), None)], tokenizer)
 
 
 def test_loss_is_the_mean_times_the_rows(model, tokenizer):
     examples = TASK.encode(records(toy_world.rows(7, seed=2)), tokenizer, labels=LABELS, max_length=32)
-    batch = TASK.batch(examples, tokenizer.pad_token_id)
+    batch = TASK.batch(examples, tokenizer)
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         mean = functional.cross_entropy(logits, batch["labels"])
@@ -88,7 +91,7 @@ def test_answers_come_in_order_whatever_the_lengths(model, tokenizer, batch_toke
     random.Random(0).shuffle(rows)
     examples = TASK.encode(rows, tokenizer, labels=LABELS, max_length=32)
     assert len({len(example.tokens) for example in examples}) > 5
-    answers = TASK.answer(model, examples, pad_id=tokenizer.pad_token_id, batch_tokens=batch_tokens)
+    answers = TASK.answer(model, examples, tokenizer=tokenizer, labels=LABELS, batch_tokens=batch_tokens)
     assert answers.dtype == np.float32
     for example, answer in zip(examples, answers, strict=True):
         with torch.no_grad():
@@ -96,8 +99,8 @@ def test_answers_come_in_order_whatever_the_lengths(model, tokenizer, batch_toke
         assert np.abs(alone - answer).max() < 1e-5
 
 
-def test_no_examples_give_no_answers(model):
-    assert TASK.answer(model, [], pad_id=0).shape[0] == 0
+def test_no_examples_give_no_answers(model, tokenizer):
+    assert TASK.answer(model, [], tokenizer=tokenizer, labels=LABELS, batch_tokens=99).shape == (0, 3)
 
 
 def test_score_of_a_hand_worked_case():
@@ -144,17 +147,18 @@ def test_decode_gives_the_best_first_and_shares_that_sum_to_one():
 def test_calibration_uses_only_known_targets():
     answers = np.concatenate([certain(["animal"] * 10 + ["metal"] * 10), certain(["metal"])])
     examples = [Example((1,), 0)] * 10 + [Example((1,), 1)] * 10
-    assert TASK.calibrate(answers, [*examples, Example((1,), None)]) == TASK.calibrate(answers[:20], examples)
+    assert TASK.temperature(answers, [*examples, Example((1,), None)]) == TASK.temperature(answers[:20], examples)
 
 
 def test_abstention_keeps_what_is_sure():
     rows = records([("a", "animal"), ("b", "animal"), ("c", "animal"), ("d", "plant")])
     answers = np.array([[4.0, 0, 0], [3.0, 0, 0], [0, 2.0, 0], [1.0, 0, 0]])
-    threshold = TASK.abstention(answers, rows, labels=LABELS, precision=0.9)
+    decoded = TASK.decode(answers, labels=LABELS)
+    threshold = metrics.abstention(*sureness(TASK, rows, decoded), 0.9)["threshold"]
     assert threshold == pytest.approx(np.exp(3) / (np.exp(3) + 2))
-    assert TASK.abstention(-answers, rows, labels=LABELS, precision=0.9) is None
+    assert metrics.abstention(*sureness(TASK, rows, TASK.decode(-answers, labels=LABELS)), 0.9) is None
     scores = TASK.score(rows, answers, labels=LABELS, main="accuracy", seed=0)
-    scores = TASK.with_abstention(scores, answers, rows, labels=LABELS, threshold=threshold, precision=0.9)
+    scores = with_abstention(scores, TASK, rows, decoded, threshold, 0.9)
     expected = {"precision": 0.9, "threshold": threshold, "coverage": 0.5, "precision_reached": 1.0}
     assert scores.details["abstain"] == expected
     assert scores.details["confusion"], "the other details stay"
@@ -224,13 +228,15 @@ def test_tfidf_gives_finite_answers_for_labels_it_never_saw():
 def test_zero_shot_answers_by_the_label_names(toy_base, tokenizer):
     """The toy's pretraining never saw the family names, so that only the shape and the range can be told."""
     rows = records(toy_world.rows(11, seed=1))
-    answers = TASK.zero_shot(build_body(toy_base), tokenizer, rows, labels=LABELS, max_length=32)
+    answers = TASK.zero_shot(partial(build_model, toy_base), tokenizer, rows, labels=LABELS, max_length=32)
     assert answers.shape == (11, 3)
     assert np.abs(answers).max() <= 20.0001
 
 
 def test_zero_shot_finds_a_text_that_is_the_label(toy_base, tokenizer):
     rows = records([("m3", "m3"), ("a4 a5", "a4_a5"), ("w1", "w1")])
-    answers = TASK.zero_shot(build_body(toy_base), tokenizer, rows, labels=("a4_a5", "m3", "w1"), max_length=32)
+    answers = TASK.zero_shot(
+        partial(build_model, toy_base), tokenizer, rows, labels=("a4_a5", "m3", "w1"), max_length=32
+    )
     assert answers.argmax(1).tolist() == [1, 0, 2]
     assert answers.max(1) == pytest.approx([20.0] * 3, abs=1e-3)

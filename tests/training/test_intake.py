@@ -27,7 +27,7 @@ def test_one_file_is_cut_in_three(write):
     assert sum(parts) == 60
     assert parts == [42, 6, 12]
     assert found.labels == toy_world.FAMILIES
-    assert found.inferred[0] == "task is text-classification (a text and a label; override with --task)"
+    assert found.inferred[0] == "task is text-classification (by the columns text, label; override with --task)"
     assert found.inspection.rows == 60
     assert list(found.files) == ["data"]
 

@@ -97,7 +97,7 @@ def test_pricing_leaves_no_trace(toy_options):
     from tunesmith.training.plan import _price
 
     weights = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
-    _price(job.intake.task, job.model, job.examples["train"], 16, 4096, job.tokenizer.pad_token_id, "cpu")
+    _price(job.intake.task, job.model, job.examples["train"], 16, 4096, job.tokenizer, "cpu")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in job.model.state_dict().items())
     assert all(parameter.grad is None for parameter in job.model.parameters())

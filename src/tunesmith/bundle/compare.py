@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunesmith.bundle.evaluate import read_labelled
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import BundleProblem
+from tunesmith.tasks import Task
 from tunesmith.types import Comparison, Record, Scores
 
 MOST_CHANGED = 50
@@ -18,8 +20,7 @@ def compare(
     runs: Sequence[str | Path | Bundle],
     path: str | Path,
     *,
-    text: str = "",
-    label: str = "",
+    columns: Mapping[str, str] | None = None,
     max_rejected: float = 0.05,
 ) -> Comparison:
     """Answer every row of a labelled file with each run and compare the answers by a paired bootstrap.
@@ -27,8 +28,7 @@ def compare(
     Args:
         runs: Two or more run folders or open bundles, of the same task.
         path: The labelled file.
-        text: Column that holds the text, unless it is as in the first run's training.
-        label: Column that holds the label; likewise.
+        columns: Role -> column, where it is not as in the first run's training.
         max_rejected: Largest share of unusable rows.
 
     Raises:
@@ -37,12 +37,12 @@ def compare(
     """
     bundles = [run if isinstance(run, Bundle) else load(run) for run in runs]
     _demand_comparable(bundles)
-    records, inspection = read_labelled(bundles[0], path, text=text, label=label, max_rejected=max_rejected)
+    records, inspection = read_labelled(bundles[0], path, columns=columns, max_rejected=max_rejected)
     names = _names(bundles)
     metric = str(bundles[0].plan.options["metric"])
     seed = bundles[0].plan.seed
     scores: dict[str, Scores] = {}
-    values: dict[str, list[str]] = {}
+    values: dict[str, list[Any]] = {}
     for name, bundle in zip(names, bundles, strict=True):
         answers = bundle.answer(records)
         scores[name] = bundle.task.score(records, answers, labels=bundle.labels, main=metric, seed=seed)
@@ -52,14 +52,14 @@ def compare(
         f"{one} - {other}": task.difference(records, values[one], values[other], metric=metric, seed=seed)
         for one, other in itertools.combinations(names, 2)
     }
-    changed = [row for row in range(len(records)) if len({values[name][row] for name in names}) > 1]
+    changed = [row for row in range(len(records)) if any(values[name][row] != values[names[0]][row] for name in names)]
     return Comparison(
         metric=metric,
         scores=scores,
         differences=differences,
         winners=_winners(scores),
         changed=tuple(
-            _shown(records[row], {name: values[name][row] for name in names}) for row in changed[:MOST_CHANGED]
+            _shown(task, records[row], {name: values[name][row] for name in names}) for row in changed[:MOST_CHANGED]
         ),
         changed_count=len(changed),
         n=len(records),
@@ -87,7 +87,7 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _winners(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:
-    labels = {label for each in scores.values() for label, row in each.per_label.items() if row["support"]}
+    labels = {label for each in scores.values() for label, row in each.per_label.items() if row.get("support")}
     return {
         label: dict(
             sorted(
@@ -99,11 +99,11 @@ def _winners(scores: dict[str, Scores]) -> dict[str, dict[str, float]]:
     }
 
 
-def _shown(record: Record, answers: dict[str, str]) -> dict[str, object]:
+def _shown(task: Task, record: Record, answers: dict[str, Any]) -> dict[str, object]:
     return {
-        "text": record.fields["text"],
+        "text": task.text_of(record.fields),
         "row": str(record.origin),
         "expected": record.target,
         "answers": answers,
-        "right": [name for name, value in answers.items() if value == record.target],
+        "right": [name for name, value in answers.items() if task.is_right(record, value)],
     }

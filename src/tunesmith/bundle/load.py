@@ -11,15 +11,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunesmith.bundle.atomic import MANIFEST, find_damage
-from tunesmith.errors import BundleProblem
-from tunesmith.tasks import TASKS, Task, find_task
+from tunesmith.data.layout import Cells, Fault
+from tunesmith.errors import BundleProblem, DataProblem
+from tunesmith.tasks import TASKS, Answered, Task, find_task
 from tunesmith.types import Gain, Origin, Plan, Prediction, Record, Scores, from_json
 
-if TYPE_CHECKING:
-    import numpy as np
+Input = str | Mapping[str, Any]
 
 _AT_ONCE = 512  # rows that are read, sorted by length and answered together when a stream is predicted
 
@@ -58,7 +58,7 @@ class Bundle:
     def task(self) -> Task:
         """The task it was tuned for."""
         if self.own_task is not None:
-            return self.own_task
+            return self.own_task.configured(self.plan.options)
         name = str(self.facts["task"])
         if name not in TASKS:  # never `module:NAME` from a file that somebody else may have written
             raise BundleProblem(
@@ -66,46 +66,68 @@ class Bundle:
                 where=str(self.path / "bundle.json"),
                 do="if you trust it, open the run with tunesmith.load(RUN, task=YOUR_TASK)",
             )
-        return find_task(name)
+        return find_task(name).configured(self.plan.options)
 
     @functools.cached_property
     def _engine(self) -> tuple[Any, Any]:
         """Model and tokenizer, built once."""
-        from tunesmith.models.build import build_model, build_tokenizer
+        from tunesmith.models.build import build_model, build_tokenizer, read_config
         from tunesmith.models.find import check_folder
 
         check_folder(self.path)
-        return build_model(self.path, self.task.model_class), build_tokenizer(self.path)
+        model_class = self.task.model_class(read_config(self.path))
+        return build_model(self.path, model_class), build_tokenizer(self.path)
 
-    def answer(self, records: Sequence[Record]) -> np.ndarray[Any, Any]:
-        """Give the task's raw answers (for classification: calibrated logits, rows by labels) in the records' order."""
+    def answer(self, records: Sequence[Record], **options: Any) -> Any:
+        """Give the task's raw answers (for classification: calibrated logits, rows by labels) in the records' order.
+
+        Args:
+            records: What to answer.
+            options: Of the task, for this call alone, e.g. `max_new_tokens` of one that writes text.
+        """
         model, tokenizer = self._engine
+        task = self.task.configured(options)
         max_length = int(self.facts["max_length"])
-        examples = self.task.encode(records, tokenizer, labels=self.labels, max_length=max_length)
+        examples = task.encode(records, tokenizer, labels=self.labels, max_length=max_length)
         batch_tokens = int(self.facts["batch_tokens"])
-        return self.task.answer(model, examples, pad_id=tokenizer.pad_token_id, batch_tokens=batch_tokens)
+        return task.answer(model, examples, tokenizer=tokenizer, labels=self.labels, batch_tokens=batch_tokens)
 
-    def predict(self, inputs: str | Sequence[str]) -> list[Prediction]:
-        """Answer one text or several; an answer's `value` is None where the bundle abstains.
+    def predict(self, inputs: Input | Sequence[Input], **options: Any) -> list[Prediction]:
+        """Answer one input or several; an answer's `value` is None where the bundle abstains.
+
+        Args:
+            inputs: A text, or what the task asks for by role, e.g. `{"question": "...", "context": "..."}`; or a list.
+            options: Of the task, for this call alone, e.g. `max_new_tokens=20`.
 
         Raises:
             TypeError: Something other than text was given.
+            DataProblem: An input lacks something that the task needs.
         """
-        texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        for text in texts:
-            if not isinstance(text, str):
-                raise TypeError(f"predict takes text, or a list of texts; this is {type(text).__name__}: {text!r:.80}")
-        # Arguments of a command may hold bytes that are no text; no tokenizer takes them.
-        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        records = [Record(str(row), {"text": text}, None, Origin("input", row)) for row, text in enumerate(readable, 1)]
-        return list(self.predictions(records))
+        each = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
+        return list(self.predictions([self.record(one, row) for row, one in enumerate(each, 1)], **options))
 
-    def predictions(self, records: Iterable[Record]) -> Iterator[Prediction]:
+    def record(self, given: Input, row: int = 1) -> Record:
+        """Make a record of one input, checked as a row of a file would be."""
+        if not isinstance(given, (str, Mapping)):
+            raise TypeError(f"predict takes text, or a list of texts; this is {type(given).__name__}: {given!r:.80}")
+        form = self.task.forms[0]
+        if isinstance(given, str):
+            # Arguments of a command may hold bytes that are no text; no tokenizer takes them.
+            given = {next(iter(form.inputs)): given.encode("utf-8", "replace").decode("utf-8")}
+        if self.task.forms[0].inputs.keys() == {"text"}:  # any text will do, also an empty one
+            return Record(str(row), {"text": str(given.get("text", ""))}, None, Origin("input", row))
+        try:
+            fields = self.task.read_input(Cells(given))
+        except Fault as fault:
+            raise DataProblem(fault.reason, where=f"input {row}", do=fault.do) from fault
+        return Record(str(row), fields, None, Origin("input", row))
+
+    def predictions(self, records: Iterable[Record], **options: Any) -> Iterator[Prediction]:
         """Answer a stream of records of any length, in order, holding a few hundred at a time."""
         waiting = iter(records)
         while part := list(itertools.islice(waiting, _AT_ONCE)):
             start = time.perf_counter()
-            decoded = self.task.decode(self.answer(part), labels=self.labels)
+            decoded = self.task.decode(self.answer(part, **options), labels=self.labels)
             seconds = (time.perf_counter() - start) / len(part)
             for value, confidence, alternatives in decoded:
                 is_sure = self.threshold is None or confidence is None or confidence >= self.threshold
@@ -122,9 +144,8 @@ class Bundle:
         scores = self.task.score(records, answers, labels=self.labels, main=main, seed=self.plan.seed)
         if self.threshold is not None:
             precision = float(self.plan.options["abstain_precision"])
-            scores = self.task.with_abstention(
-                scores, answers, records, labels=self.labels, threshold=self.threshold, precision=precision
-            )
+            decoded = self.task.decode(answers, labels=self.labels)
+            scores = with_abstention(scores, self.task, records, decoded, self.threshold, precision)
         return dataclasses.replace(scores, seconds=seconds)
 
     def __repr__(self) -> str:
@@ -135,6 +156,31 @@ class Bundle:
         from tunesmith.bundle.report import gain_table_html
 
         return gain_table_html(self.name, self.gain)
+
+
+def sureness(task: Task, records: Sequence[Record], decoded: Sequence[Answered]) -> tuple[Any, Any]:
+    """Give the confidence of each answer (N; 1 where there is none) and whether it is right (N)."""
+    import numpy as np
+
+    confidence = [1.0 if confidence is None else confidence for _, confidence, _ in decoded]
+    is_right = [task.is_right(record, value) for record, (value, _, _) in zip(records, decoded, strict=True)]
+    return np.array(confidence), np.array(is_right, dtype=bool)
+
+
+def with_abstention(
+    scores: Scores,
+    task: Task,
+    records: Sequence[Record],
+    decoded: Sequence[Answered],
+    threshold: float,
+    precision: float,
+) -> Scores:
+    """Add `details["abstain"]`: threshold, coverage, the precision reached here and the one asked for."""
+    from tunesmith import metrics
+
+    reached = metrics.at_threshold(*sureness(task, records, decoded), threshold)
+    details = {**scores.details, "abstain": {"precision": precision, "threshold": threshold, **reached}}
+    return dataclasses.replace(scores, details=details)
 
 
 def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> Bundle:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,10 +14,9 @@ from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync
 from tunesmith.bundle.evaluate import columns_for
 from tunesmith.bundle.load import Bundle
 from tunesmith.errors import PlanProblem
-from tunesmith.types import Origin, Prediction, Record
+from tunesmith.types import Origin, Prediction, Record, to_json
 
 _AT_ONCE = 512
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a character; no tokenizer can read it
 _FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
@@ -27,7 +25,7 @@ def predict_file(
     path: str | Path,
     out: str | Path,
     *,
-    text: str = "",
+    columns: Mapping[str, str] | None = None,
     has_all_scores: bool = False,
     may_overwrite: bool = False,
     on_rows: Callable[[int], None] | None = None,
@@ -37,10 +35,11 @@ def predict_file(
     Args:
         bundle: Answers.
         path: Any file that `tunesmith inspect` reads.
-        out: A .csv, .tsv or .jsonl file. Its rows are the file's own columns, then `label` (empty where the bundle
-            abstains), `score`, with `has_all_scores` one `score:LABEL` each, and `problem` (why there is no answer).
-            An added column whose name the file has already is called `predicted_label` and so on.
-        text: Column that holds the text; else the one of the training, else inferred.
+        out: A .csv, .tsv or .jsonl file. Its rows are the file's own columns, then the answer under the name of what
+            the task answers with (`label`, `entities`, `summary` ...; empty where the bundle abstains), `score`, with
+            `has_all_scores` one `score:LABEL` each, and `problem` (why there is no answer). An added column whose name
+            the file has already is called `predicted_label` and so on. Lists and objects are JSON in a table's cell.
+        columns: Role -> column; else those of the training, else inferred.
         has_all_scores: Add the score of every label.
         may_overwrite: Replace `out` when it is there.
         on_rows: Called with the number of rows so far.
@@ -56,18 +55,17 @@ def predict_file(
     target = Path(out)
     _check_target(target, Path(path), may_overwrite=may_overwrite)
     source = data.read(path)
-    needs = {role: kind for role, kind in bundle.task.needs.items() if kind == "text"}
-    given = {role: column for role, column in columns_for(bundle, source.columns, text=text).items() if role in needs}
-    columns = data.find_columns(source, needs, given)
-    added = _added_columns(source.columns, bundle.labels if has_all_scores else ())
+    found = columns_for(bundle, source, columns or {}, needs_targets=False)
+    answer = next(iter(bundle.task.forms[0].targets))
+    added = _added_columns(source.columns, answer, bundle.labels if has_all_scores else ())
     counts = {"rows": 0, "answered": 0, "abstained": 0, "unreadable": 0}
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{target.name}")
     with explain_os_errors(target, "writing the predictions"):
         try:
             with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 write = _writer(file, target.suffix, [*source.columns, *added.values()])
-                for fields, prediction, problem in _answered(bundle, source, columns):
-                    write(fields | _shown(prediction, problem, added))
+                for fields, prediction, problem in _answered(bundle, source, found):
+                    write(fields | _shown(prediction, problem, added, answer, is_table=target.suffix != ".jsonl"))
                     counts["rows"] += 1
                     counts[
                         "unreadable" if prediction is None else "abstained" if prediction.value is None else "answered"
@@ -92,9 +90,9 @@ def _check_target(target: Path, path: Path, *, may_overwrite: bool) -> None:
         raise PlanProblem("--out is the input file itself", where=str(target), do="choose another --out")
 
 
-def _added_columns(taken: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, str]:
+def _added_columns(taken: tuple[str, ...], answer: str, labels: tuple[str, ...]) -> dict[str, str]:
     """Give what is added -> the column it is written to."""
-    wanted = ["label", "score", *(f"score:{label}" for label in labels), "problem"]
+    wanted = [answer, "score", *(f"score:{label}" for label in labels), "problem"]
     columns: dict[str, str] = {}
     for name in wanted:
         column, number = name, 1
@@ -113,25 +111,20 @@ def _answered(
         if isinstance(found, data.BadRow):
             waiting.append((dict(found.fields), None, f"row {row}: {found.reason}"))
         else:
-            fields = {role: data.as_text(found.get(column)) for role, column in columns.roles.items()}
-            faults = [
-                f"column '{columns.roles[role]}' {fault}" for role, value in fields.items() if (fault := _fault(value))
-            ]
-            record = None if faults else Record(str(row), fields, None, Origin(source.path, row))
-            waiting.append((dict(found), record, f"row {row}: {faults[0]}" if faults else ""))
+            record, fault = _read(bundle, data.Cells(found, columns.roles), Origin(source.path, row))
+            waiting.append((dict(found), record, f"row {row}: {fault}" if fault else ""))
         if len(waiting) == _AT_ONCE:
             yield from _answer_part(bundle, waiting)
             waiting = []
     yield from _answer_part(bundle, waiting)
 
 
-def _fault(value: str | None) -> str:
-    """Say what keeps a value from being read as text; nothing when it can be."""
-    if value is None:
-        return "holds a list or an object"
-    if not value.strip():
-        return "is empty"
-    return "holds half a character" if _SURROGATE.search(value) else ""
+def _read(bundle: Bundle, cells: data.Cells, origin: Origin) -> tuple[Record | None, str]:
+    """Give the row as a record, or why it is none."""
+    try:
+        return Record(str(origin.row), bundle.task.read_input(cells), None, origin), ""
+    except data.Fault as fault:
+        return None, fault.reason
 
 
 def _answer_part(
@@ -142,11 +135,15 @@ def _answer_part(
         yield fields, next(predictions) if record is not None else None, problem
 
 
-def _shown(prediction: Prediction | None, problem: str, added: dict[str, str]) -> dict[str, Any]:
+def _shown(
+    prediction: Prediction | None, problem: str, added: dict[str, str], answer: str, *, is_table: bool
+) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys(added, "")
     if prediction is not None:
-        values["label"] = "" if prediction.value is None else prediction.value
-        values["score"] = prediction.confidence
+        value = "" if prediction.value is None else to_json(prediction.value)
+        is_json = is_table and not isinstance(value, (str, int, float))
+        values[answer] = json.dumps(value, ensure_ascii=False) if is_json else value
+        values["score"] = "" if prediction.confidence is None else prediction.confidence
         values |= {f"score:{label}": score for label, score in prediction.alternatives.items()}
         problem = "do not know: the score is below the threshold" if prediction.value is None else problem
     values["problem"] = problem

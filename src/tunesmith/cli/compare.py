@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tunesmith.cli.output import Output
+from tunesmith.data.columns import read_roles
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="labelled file")
     parser.add_argument("--text", default="", help="column that holds the text (default: as in the first run)")
     parser.add_argument("--label", default="", help="column that holds the label (default: as in the first run)")
+    parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
     parser.add_argument("--max-rejected", type=float, default=0.05, help="most unusable rows, as a share")
 
 
@@ -22,7 +24,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from tunesmith.cli.tables import comparison_lines
 
     found = compare(
-        options.runs, options.data, text=options.text, label=options.label, max_rejected=options.max_rejected
+        options.runs,
+        options.data,
+        columns=read_roles(options.columns, text=options.text, label=options.label),
+        max_rejected=options.max_rejected,
     )
     output.document(found)
     output.show(comparison_lines(found))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunesmith.cli.output import Output
+from tunesmith.data.columns import read_roles
 from tunesmith.errors import PlanProblem
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="labelled file")
     parser.add_argument("--text", default="", help="column that holds the text (default: as in training)")
     parser.add_argument("--label", default="", help="column that holds the label (default: as in training)")
+    parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
     parser.add_argument("--max-rejected", type=float, default=0.05, help="most unusable rows, as a share")
     parser.add_argument("--out", default="", help="report to write (default: RUN/evaluations/NAME-HASH/report.html)")
     parser.add_argument("--force", action="store_true", help="write over --out if it is there")
@@ -32,7 +34,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from tunesmith.cli.tables import confusion_table, notice_lines, per_label_table, scores_table
 
     found = evaluate(
-        options.run, options.data, text=options.text, label=options.label, max_rejected=options.max_rejected
+        options.run,
+        options.data,
+        columns=read_roles(options.columns, text=options.text, label=options.label),
+        max_rejected=options.max_rejected,
     )
     bundle, scores = found.bundle, found.scores
     name = f"{Path(options.data).name.split('.')[0]}-{found.inspection.sha256[:8]}"

@@ -5,25 +5,28 @@ from __future__ import annotations
 import argparse
 
 from tunesmith.cli.output import Output
+from tunesmith.data.columns import read_roles
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("data", help="CSV, TSV, JSONL or Parquet (also .gz), or a folder saved by the datasets library")
     parser.add_argument("others", nargs="*", help="files in which no text of the first should stand (valid, test)")
-    parser.add_argument("--task", default="text-classification", help="what the rows are for")
+    parser.add_argument("--task", default="auto", help="what the rows are for (default: told from the columns)")
     parser.add_argument("--text", default="", help="column that holds the text (default: inferred)")
     parser.add_argument("--label", default="", help="column that holds the label (default: inferred)")
+    parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Inspect and print; 0 also when rows are unusable: finding them is what was asked."""
     from tunesmith import data
     from tunesmith.cli.tables import inspection_lines
-    from tunesmith.tasks import find_task
+    from tunesmith.tasks import find_task, guess_task
 
-    given = {role: value for role in ("text", "label") if (value := getattr(options, role))}
-    found = data.inspect(options.data, needs=find_task(options.task).needs, given=given, others=options.others)
+    given = read_roles(options.columns, text=options.text, label=options.label)
+    name = guess_task(data.read(options.data), given) if options.task == "auto" else options.task
+    found = data.inspect(options.data, layout=find_task(name), given=given, others=options.others)
     output.document(found)
     output.show(inspection_lines(found))
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from tunesmith.cli.output import Output
+from tunesmith.data.columns import read_roles
 from tunesmith.errors import PlanProblem
 from tunesmith.types import Prediction
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="*", help="texts to answer")
     parser.add_argument("--file", help="file of rows to answer, instead of texts")
     parser.add_argument("--text", default="", help="column of the file that holds the text (default: as in training)")
+    parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
     parser.add_argument("--out", help="file to write: .csv or .jsonl")
     parser.add_argument("--force", action="store_true", help="write over --out if it is there")
     parser.add_argument("--all-scores", action="store_true", help="every label with its score")
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             bundle,
             options.file,
             options.out,
-            text=options.text,
+            columns=read_roles(options.columns, text=options.text),
             has_all_scores=options.all_scores,
             may_overwrite=options.force,
             on_rows=None if output.is_quiet else _count,

@@ -7,6 +7,7 @@ recipe (.yaml). Options override the recipe.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 # fmt: off
 FLAGS = (
-    "task", "text", "label", "valid", "test", "model", "method", "epochs", "batch_size", "learning_rate", "max_length",
-    "abstain_at", "max_rejected", "seed", "track", "out",
+    "task", "columns", "text", "label", "valid", "test", "model", "method", "epochs", "batch_size", "learning_rate",
+    "max_length", "abstain_at", "max_rejected", "seed", "track", "out",
 )
 # fmt: on
 
@@ -133,9 +134,11 @@ def _print_gain(job: Job, output: Output) -> None:
     for sentence in filter(None, (gain.verdict, *gain.advice, silence)):
         output.show(sentence)
     output.say()
-    text = " ".join(str(job.intake.splits.test[0].fields["text"]).split())
-    text = "".join(character for character in text if character.isprintable())
-    shown = shlex.quote(text if len(text) <= 40 else text[:39] + "…")
+    fields = job.intake.splits.test[0].fields
+    text = str(fields["text"]) if fields.keys() == {"text"} else json.dumps(fields, ensure_ascii=False, default=str)
+    text = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    is_short = len(text) <= 40 or text.startswith("{")
+    shown = shlex.quote(text if is_short else text[:39] + "…")
     output.say(f"run      {folder}")
     output.say(f"report   {folder / 'report.html'}")
     output.say(f"next     tunesmith predict {shlex.quote(str(folder))} {shown}")

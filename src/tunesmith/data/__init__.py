@@ -5,8 +5,9 @@ pyarrow.
 """
 
 from tunesmith.data.checks import Checked, check, demand_trainable, write_rejected
-from tunesmith.data.columns import Columns, as_text, find_columns
+from tunesmith.data.columns import Columns, find_columns, find_form
 from tunesmith.data.inspect import inspect, summarise
+from tunesmith.data.layout import Cells, Fault, Form, Layout, TargetKind, TextAndLabel, as_text
 from tunesmith.data.normalise import normalise_text
 from tunesmith.data.personal import find_personal
 from tunesmith.data.readers import READERS, BadRow, Reader, Source, find_reader, read
@@ -15,15 +16,22 @@ from tunesmith.data.split import Split, fingerprint, split
 __all__ = [
     "READERS",
     "BadRow",
+    "Cells",
     "Checked",
     "Columns",
+    "Fault",
+    "Form",
+    "Layout",
     "Reader",
     "Source",
     "Split",
+    "TargetKind",
+    "TextAndLabel",
     "as_text",
     "check",
     "demand_trainable",
     "find_columns",
+    "find_form",
     "find_personal",
     "find_reader",
     "fingerprint",

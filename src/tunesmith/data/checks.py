@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.columns import Columns, as_text
+from tunesmith.data.columns import Columns
 from tunesmith.data.label_typos import find_label_typos
+from tunesmith.data.layout import Cells, Fault, Layout, Note, TargetKind, TextAndLabel, shown_target
 from tunesmith.data.problems import find_problems
-from tunesmith.data.readers import CELL_LIMIT, BadRow, Source
+from tunesmith.data.readers import BadRow, Source
 from tunesmith.data.tally import Tally
 from tunesmith.errors import DataProblem, MachineProblem
 from tunesmith.types import Origin, Problem, Record, Rejected, to_json
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+TEXT_AND_LABEL = TextAndLabel()
 
 LEAST_ROWS = 10
 LEAST_LABELS = 2
@@ -48,58 +48,67 @@ class Checked:
 
 
 def check(
-    source: Source, columns: Columns, *, keep_records: bool = True, known_labels: Collection[str] = ()
+    source: Source,
+    columns: Columns,
+    *,
+    layout: Layout = TEXT_AND_LABEL,
+    keep_records: bool = True,
+    known_labels: Collection[str] = (),
 ) -> Checked:
-    """Judge every row of a file with one text and (where `columns` has the role) one label.
+    """Judge every row of a file.
 
     A row is rejected as bad-encoding, nul, wrong-columns, bad-quotes, broken-json, too-long (a text or cell over
-    1,000,000 characters), wrong-type (a list where a text is needed), empty-text, empty-label, label-typo or
-    duplicate-id. All other findings are problems; their rows stay.
+    1,000,000 characters), wrong-type (a list where a text is needed), empty-text, empty-label, label-typo,
+    duplicate-id, or for a reason of the task's own. All other findings are problems; their rows stay.
 
     Args:
         source: The opened file.
-        columns: Column of the role "text"; of "label" unless rows without answers are read; of "id" if there is one.
+        columns: Column of each role of one of the layout's forms (of its inputs alone, where rows without answers are
+            read); of "id" if there is one.
+        layout: The task, or whatever else says how cells become fields and a target.
         known_labels: Labels that are meant, however rare they are here (those of the training file).
         keep_records: False leaves `records` empty, for files that are only counted.
 
     Raises:
         DataProblem: The file changed or became unreadable meanwhile.
     """
-    judge = _Judge(source, columns)
+    judge = _Judge(source, columns, layout)
     tally = Tally()
     records: list[Record] = []
     rejected: list[Rejected] = []
+    counts: Counter[str] = Counter()
     for row, found in source.rows():
         record = judge.judge(row, found)
         if isinstance(record, Rejected):
             rejected.append(record)
             continue
-        tally.add(row, record.fields["text"], record.target or "")
+        labels = () if record.target is None else layout.labels_of(record.target)
+        counts.update(labels)
+        shown = "" if record.target is None else shown_target(record.target, labels)
+        tally.add(row, layout.text_of(record.fields), shown)
         if keep_records:
             records.append(record)
     rows = len(rejected) + len(tally.rows)
-    found = find_label_typos(tally.label_counts())
+    target_kind = layout.target_kind if judge.has_targets else None
+    has_labels = target_kind == "label"
+    found = find_label_typos(tally.label_counts()) if has_labels else {}
     typos = {label: meant for label, meant in found.items() if label not in known_labels}
     if typos:
         rejected += _reject_typos(source.path, typos, tally, records)
         rejected.sort(key=lambda item: item.origin.row)
         records = [record for record in records if record.target not in typos]
         tally = tally.without_labels(set(typos))
-    return _sum_up(source, columns, tally, records, rejected, rows)
-
-
-def _sum_up(
-    source: Source, columns: Columns, tally: Tally, records: list[Record], rejected: list[Rejected], rows: int
-) -> Checked:
-    has_labels = "label" in columns.roles
     return Checked(
         path=source.path,
         records=tuple(records),
         rejected=tuple(rejected),
-        problems=tuple(find_problems(tally, source.path, has_labels=has_labels)),
+        problems=(
+            *find_problems(tally, source.path, layout.target_kind if judge.has_targets else None),
+            *judge.problems(),
+        ),
         rows=rows,
         used=len(tally.rows),
-        label_counts=tally.label_counts() if has_labels else {},
+        label_counts=tally.label_counts() if has_labels else dict(counts.most_common()),
         distinct_texts=tally.distinct_texts() if has_labels else {},
         duplicates=tally.duplicates(),
         personal=dict(tally.personal),
@@ -111,51 +120,42 @@ def _sum_up(
 class _Judge:
     """Turns one row after the other into a Record or a Rejected."""
 
-    def __init__(self, source: Source, columns: Columns) -> None:
+    def __init__(self, source: Source, columns: Columns, layout: Layout) -> None:
         self._source = source
         self._roles = columns.roles
+        self._layout = layout
+        self.has_targets = bool(set(columns.roles) & {role for form in layout.forms for role in form.targets})
         self._ids: dict[str, int] = {}
         self._prefix = source.sha256[:8]
+        self.notes: dict[str, tuple[Note, Origin, int]] = {}  # by kind: the first, where, and how many rows
 
     def judge(self, row: int, found: dict[str, Any] | BadRow) -> Record | Rejected:
         """Give the row as a Record, or why it is none."""
         origin = Origin(self._source.path, row)
         if isinstance(found, BadRow):
             return Rejected(origin, found.kind, found.reason, found.do, found.fields)
-        values: dict[str, str] = {}
-        for role, column in self._roles.items():
-            value = as_text(found[column]) if column in found else None
-            fault = _find_fault(role, column, value, found)
-            if fault:
-                kind, reason, do = fault
-                return Rejected(origin, kind, reason, do, _shown(found))
-            values[role] = value or ""
-        label = values["label"].strip() if "label" in values else None
-        record_id = values.get("id") or f"{self._prefix}-{row}"
-        if "id" in values:
+        cells = Cells(found, self._roles)
+        try:
+            record_id = cells.text("id") if "id" in self._roles else f"{self._prefix}-{row}"
+            fields = self._layout.read_input(cells)
+            target = self._layout.read_target(cells, fields) if self.has_targets else None
+        except Fault as fault:
+            return Rejected(origin, fault.kind, fault.reason, fault.do, _shown(found))
+        if "id" in self._roles:
             first = self._ids.setdefault(record_id, row)
             if first != row:
                 reason = f"id '{record_id[:50]}' already stands in row {first}"
                 return Rejected(origin, "duplicate-id", reason, "give each row its own id", _shown(found))
-        return Record(record_id, {"text": values["text"]}, label, origin)
+        for note in {note.kind: note for note in reversed(cells.notes)}.values():
+            first_note, where, count = self.notes.get(note.kind, (note, origin, 0))
+            self.notes[note.kind] = (first_note, where, count + 1)
+        return Record(record_id, fields, target, origin)
 
-
-def _find_fault(role: str, column: str, value: str | None, found: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Give kind, reason and advice for a value that cannot be used."""
-    if value is None:
-        if column not in found:
-            return "wrong-columns", f"the row has no '{column}'", f"add '{column}' to the row"
-        kind = type(found[column]).__name__
-        return "wrong-type", f"'{column}' is a {kind}, not a text or number", f"write '{column}' as one text"
-    if not value.strip():
-        return f"empty-{role}", f"the {role} (column '{column}') is empty", f"fill in the {role} or remove the row"
-    if len(value) > CELL_LIMIT:
-        return "too-long", f"the {role} has {len(value):,} characters; at most {CELL_LIMIT:,} are read", "shorten it"
-    if "\0" in value:
-        return "nul", f"the {role} holds a NUL character", "remove the NUL character"
-    if not value.isascii() and _SURROGATE.search(value):
-        return "bad-encoding", f"the {role} holds half of a character pair (lone surrogate)", "write the row again"
-    return None
+    def problems(self) -> Iterator[Problem]:
+        """Give what was remarked of rows that are used all the same."""
+        for kind, (note, origin, count) in self.notes.items():
+            what = note.what if count == 1 else f"{count} rows: {note.what} (row {origin.row}, the first)"
+            yield Problem("warning", kind, what, note.do, origin, count)
 
 
 def _shown(found: Mapping[str, Any]) -> dict[str, str]:
@@ -169,7 +169,7 @@ def _shown(found: Mapping[str, Any]) -> dict[str, str]:
 
 def _reject_typos(path: str, typos: Mapping[str, str], tally: Tally, records: Iterable[Record]) -> Iterator[Rejected]:
     counts = tally.label_counts()
-    texts = {record.target: record.fields["text"] for record in records if record.target in typos}
+    texts = {record.target: str(record.fields.get("text", "")) for record in records if record.target in typos}
     for label, meant in typos.items():
         fields = {"label": label[:200]} | ({"text": texts[label][:200]} if label in texts else {})
         yield Rejected(
@@ -181,15 +181,18 @@ def _reject_typos(path: str, typos: Mapping[str, str], tally: Tally, records: It
         )
 
 
-def demand_trainable(checked: Checked, max_rejected: float = 0.05, *, listed_in: str = "") -> None:
+def demand_trainable(
+    checked: Checked, max_rejected: float = 0.05, *, target_kind: TargetKind = "label", listed_in: str = ""
+) -> None:
     """Refuse data that no honest model can come from.
 
-    Asked for are 10 usable rows and 2 labels with 3 different texts each: fewer cannot be cut into train, valid and
-    test. Rarer labels beside these are allowed (and reported as a problem).
+    Asked for are 10 usable rows and, of one label for each row, 2 labels with 3 different texts each: fewer cannot be
+    cut into train, valid and test. Rarer labels beside these are allowed (and reported as a problem).
 
     Args:
         checked: What `check` found.
         max_rejected: Share of rows (0..1) that may be unusable.
+        target_kind: Of the task's targets; free answers need rows and no labels.
         listed_in: Where the rejected rows were written, for the message; empty when they were not.
 
     Raises:
@@ -200,6 +203,9 @@ def demand_trainable(checked: Checked, max_rejected: float = 0.05, *, listed_in:
         raise _too_many_rejected(checked, max_rejected, listed_in)
     if not checked.used:
         raise DataProblem("the file has no usable row", where=where, do="give rows with a text and a label")
+    if target_kind != "label":
+        _demand_rows(checked, target_kind)
+        return
     needed = (
         f"at least {LEAST_ROWS} rows and {LEAST_LABELS} labels with {LEAST_TEXTS} different texts each are needed; "
         "some dozens of each label are a good start"
@@ -215,6 +221,15 @@ def demand_trainable(checked: Checked, max_rejected: float = 0.05, *, listed_in:
         listed = ", ".join(f"'{label}' ({count})" for label, count in poorest)
         what = f"too few different texts: {len(enough)} labels have {LEAST_TEXTS} or more; the first are {listed}"
         raise DataProblem(what, where=where, do=f"add rows: {needed}")
+
+
+def _demand_rows(checked: Checked, target_kind: TargetKind) -> None:
+    if checked.used < LEAST_ROWS:
+        do = f"add rows: at least {LEAST_ROWS} are needed, some hundreds are a good start"
+        raise DataProblem(f"too few rows: {checked.used} usable", where=checked.path, do=do)
+    if target_kind == "labels" and not checked.label_counts:
+        what = f"none of the {checked.used} usable rows has a label"
+        raise DataProblem(what, where=checked.path, do="give rows in which something is labelled")
 
 
 def _too_many_rejected(checked: Checked, max_rejected: float, listed_in: str) -> DataProblem:

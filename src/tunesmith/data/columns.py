@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from tunesmith.data.layout import Form, as_text
 from tunesmith.data.readers import BadRow, Source
-from tunesmith.errors import DataProblem, nearest_first
+from tunesmith.errors import DataProblem, PlanProblem, nearest_first
 
 NAMES = {
     "text": (
@@ -21,8 +21,42 @@ NAMES = {
         *("emotion", "polarity", "score", "output", "y", "标签", "类别", "情感", "分类", "类型", "意图"),
         *("标注", "主题", "评分", "星级", "情感倾向", "情绪"),
     ),
+    "labels": ("labels", "label", "tags", "classes", "categories", "topics", "标签", "类别"),
+    "tokens": ("tokens", "words", "characters", "token", "字", "词"),
+    "tags": ("tags", "ner_tags", "labels", "bio", "ner", "tag", "标签", "标注"),
+    "entities": ("entities", "spans", "ents", "annotations", "label", "slots", "实体"),
+    "head": ("head", "head_span", "subject", "e1", "h", "entity_1", "头实体"),
+    "tail": ("tail", "tail_span", "object", "e2", "t", "entity_2", "尾实体"),
+    "relation": ("relation", "label", "predicate", "rel", "关系"),
+    "text_a": ("text_a", "sentence1", "premise", "sentence_a", "question1", "text1", "s1", "query", "句子1", "前提"),
+    "text_b": (
+        "text_b",
+        "sentence2",
+        "hypothesis",
+        "sentence_b",
+        "question2",
+        "text2",
+        "s2",
+        "passage",
+        "句子2",
+        "假设",
+    ),
+    "score": ("score", "similarity", "相似度"),
+    "question": ("question", "query", "prompt", "stem", "premise", "问题"),
+    "context": ("context", "passage", "paragraph", "document", "上下文", "段落", "篇章"),
+    "answers": ("answers", "answer", "答案"),
+    "choices": ("choices", "options", "candidates", "endings", "选项"),
+    "source": ("source", "src", "en", "input", "classical", "原文"),
+    "target": ("target", "tgt", "translation", "de", "zh", "modern", "output", "译文"),
+    "document": ("document", "article", "text", "abstract", "content", "body", "source", "正文", "文章", "摘要"),
+    "summary": ("summary", "summaries", "highlights", "title", "headline", "target", "摘要", "标题"),
+    "prompt": ("prompt", "instruction", "input", "question", "text", "提示", "指令"),
+    "completion": ("completion", "output", "response", "answer", "回答"),
+    "messages": ("messages", "conversation", "conversations", "dialogue", "dialog", "turns", "对话"),
+    "code": ("code", "solution", "canonical_solution", "completion", "代码"),
+    "tests": ("tests", "test_list", "test", "测试"),
 }
-"""Column names by which a role of each kind is known."""
+"""Column names by which a role is known: by its own name, else by its kind ("text", "label")."""
 
 _SAMPLE_ROWS = 1000
 _LONGER = 2.0  # times the mean length of any other column that makes a column the text
@@ -62,20 +96,24 @@ class _Values:
         return 2 <= self.distinct <= max(len(self.texts) // 2, 2) and self.mean_length <= 50
 
 
-def as_text(value: Any) -> str | None:
-    """Give a scalar as text ("1" for 1 and for 1.0, "" for nothing); None for lists, objects and bytes."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, (int, float)) else None
+def read_roles(written: str, **single: str) -> dict[str, str]:
+    """Read "question=q,context=c" as role -> column; `single` adds roles that have an option of their own.
+
+    Raises:
+        PlanProblem: It is written differently.
+    """
+    pairs = [item.partition("=") for item in written.split(",") if item.strip()]
+    if any(not column.strip() for _, _, column in pairs):
+        raise PlanProblem(
+            f"columns is '{written}'", where="columns", do="write role=column pairs, e.g. question=q,context=c"
+        )
+    found = {role.strip(): column.strip() for role, _, column in pairs}
+    return found | {role: column for role, column in single.items() if column}
 
 
-def find_columns(source: Source, needs: Mapping[str, str], given: Mapping[str, str]) -> Columns:
+def find_columns(
+    source: Source, needs: Mapping[str, str], given: Mapping[str, str], *, optional: Mapping[str, str] | None = None
+) -> Columns:
     """Decide which column plays each role.
 
     A role that the user gave is taken; else a column with the role's own name; else, where the role is the only one of
@@ -87,6 +125,7 @@ def find_columns(source: Source, needs: Mapping[str, str], given: Mapping[str, s
         source: The opened file.
         needs: Role -> kind ("text" or "label"), e.g. {"text": "text", "label": "label"}.
         given: Role -> column, by the user. A role "id" may be given though nothing needs it.
+        optional: Roles that are taken where a column has their name.
 
     Raises:
         DataProblem: A given column is missing, a role stays open, or the header looks like a row.
@@ -97,8 +136,12 @@ def find_columns(source: Source, needs: Mapping[str, str], given: Mapping[str, s
             raise _missing(source, role, column)
         roles[role] = column
     roles |= {role: role for role in needs if role not in roles and role in source.columns}
+    named = _by_name(source, needs, roles)
+    roles |= named
     open_roles = [role for role in needs if role not in roles]
-    inferred: list[str] = []
+    inferred = [
+        f"{role} is column '{column}' (by its name; override with {_option(role)})" for role, column in named.items()
+    ]
     if open_roles:
         values = _sample(source)
         _refuse_missing_header(source, values, needs)
@@ -109,7 +152,46 @@ def find_columns(source: Source, needs: Mapping[str, str], given: Mapping[str, s
             left = {name: values[name] for name in source.columns if name not in roles.values()}
             roles[role], why = _choose(source, role, needs[role], left)
             inferred.append(f"{role} is column '{roles[role]}' ({why}; override with {_option(role)})")
-    return Columns(roles={role: roles[role] for role in (*needs, *given)}, inferred=tuple(inferred))
+    extra = {role: role for role in optional or () if role not in roles and role in source.columns}
+    return Columns(roles={role: roles[role] for role in (*needs, *given)} | extra, inferred=tuple(inferred))
+
+
+def find_form(source: Source, forms: Sequence[Form], given: Mapping[str, str], *, needs_targets: bool = True) -> Form:
+    """Give the form that a file's columns fit by name; the first one where none does (columns are then guessed).
+
+    Args:
+        source: The opened file.
+        forms: The likeliest first.
+        given: Role -> column, by the user; a form without one of these roles is none.
+        needs_targets: False for files of questions alone.
+    """
+    for form in forms:
+        needs = form.needs if needs_targets else form.inputs
+        known = {*form.needs, *form.optional, "id"}
+        if set(given) <= known and fits_by_name(source, needs, given):
+            return form
+    return next((form for form in forms if set(given) <= {*form.needs, *form.optional, "id"}), forms[0])
+
+
+def fits_by_name(source: Source, needs: Mapping[str, str], given: Mapping[str, str]) -> bool:
+    """Whether every role has a column that the user gave, or that is called like it."""
+    roles = {**given, **{role: role for role in needs if role not in given and role in source.columns}}
+    roles |= _by_name(source, needs, roles)
+    return set(needs) <= set(roles) and len({roles[role] for role in needs}) == len(needs)
+
+
+def _by_name(source: Source, needs: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, str]:
+    """Give the column of each open role that has names of its own (not only those of its kind)."""
+    found: dict[str, str] = {}
+    plain = {_plain(column): column for column in reversed(source.columns)}
+    for role, kind in needs.items():
+        if role in taken or role == kind:
+            continue
+        used = {*taken.values(), *found.values()}
+        names = (_plain(name) for name in NAMES.get(role, ()))
+        if column := next((plain[name] for name in names if name in plain and plain[name] not in used), None):
+            found[role] = column
+    return found
 
 
 def _choose(source: Source, role: str, kind: str, left: Mapping[str, _Values]) -> tuple[str, str]:
@@ -154,7 +236,7 @@ def _plain(name: str) -> str:
 
 
 def _option(role: str) -> str:
-    return "--" + role.replace("_", "-")
+    return f"--{role}" if role in {"text", "label"} else f"--columns {role}=COLUMN"
 
 
 def _sample(source: Source) -> dict[str, _Values]:

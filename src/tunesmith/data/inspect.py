@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tunesmith.data.checks import Checked, check
-from tunesmith.data.columns import Columns, find_columns
+from tunesmith.data.checks import TEXT_AND_LABEL, Checked, check
+from tunesmith.data.columns import Columns, find_columns, find_form
+from tunesmith.data.layout import Form, Layout
 from tunesmith.data.readers import Reader, Source, read
 from tunesmith.types import Inspection, Origin, Problem
-
-TEXT_AND_LABEL = {"text": "text", "label": "label"}
-"""What a row of text classification holds: role -> kind."""
 
 
 def inspect(
     path: str | Path,
     *,
-    needs: Mapping[str, str] = TEXT_AND_LABEL,
+    layout: Layout = TEXT_AND_LABEL,
     given: Mapping[str, str] | None = None,
     others: Iterable[str | Path] = (),
     reader: str | Reader = "",
@@ -26,7 +24,7 @@ def inspect(
 
     Args:
         path: The file, or a saved folder.
-        needs: Role -> kind, see `find_columns`.
+        layout: The task that the rows are for.
         given: Role -> column, by the user, e.g. {"label": "stars"}.
         others: Files in which no text of this one should stand (valid, test), with the same columns.
         reader: How `path` is read, when its suffix does not tell.
@@ -35,9 +33,10 @@ def inspect(
         DataProblem: A file cannot be read, or a column not be found.
     """
     source = read(path, reader)
-    columns = find_columns(source, needs, given or {})
-    checked = check(source, columns, keep_records=False)
-    shared = [problem for other in others for problem in _find_shared(checked, columns, needs, other)]
+    form = find_form(source, layout.forms, given or {})
+    columns = find_columns(source, form.needs, given or {}, optional=form.optional)
+    checked = check(source, columns, layout=layout, keep_records=False)
+    shared = [problem for other in others for problem in _find_shared(checked, columns, layout, form, other)]
     return summarise(source, columns, checked, extra=shared)
 
 
@@ -63,12 +62,13 @@ def summarise(source: Source, columns: Columns, checked: Checked, *, extra: Iter
     )
 
 
-def _find_shared(checked: Checked, columns: Columns, needs: Mapping[str, str], other: str | Path) -> Iterable[Problem]:
+def _find_shared(
+    checked: Checked, columns: Columns, layout: Layout, form: Form, other: str | Path
+) -> Iterable[Problem]:
     source = read(other)
-    same = {role: column for role, column in columns.roles.items() if column in source.columns}
-    texts = {role: kind for role, kind in needs.items() if kind == "text"}
-    found = find_columns(source, texts, {role: column for role, column in same.items() if role in texts})
-    there = check(source, found, keep_records=False)
+    same = {role: column for role, column in columns.roles.items() if column in source.columns and role in form.inputs}
+    found = find_columns(source, form.inputs, same, optional=form.optional)
+    there = check(source, found, layout=layout, keep_records=False)
     rows = checked.tally.shared_rows(there.tally)
     if rows:
         elsewhere = there.tally.shared_rows(checked.tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from tunesmith.data.layout import TargetKind
 from tunesmith.data.tally import LONG_TEXT, Tally
 from tunesmith.types import Origin, Problem
 
@@ -18,14 +19,16 @@ _CONFLICTS_LISTED = 200
 _ROWS_LISTED = 5
 
 
-def find_problems(tally: Tally, path: str, *, has_labels: bool) -> Iterator[Problem]:
-    """Give the problems of one file: of its texts, and of its labels where it has them."""
+def find_problems(tally: Tally, path: str, target_kind: TargetKind | None) -> Iterator[Problem]:
+    """Give the problems of one file: of its texts, and of its targets where it has them."""
     duplicates = tally.duplicates()
     if duplicates:
         what = f"{duplicates} rows repeat the text of an earlier row (case, width and spaces aside)"
         do = "nothing: a text and its repeats are kept in one part of the split; remove them if they are no real rows"
         yield Problem("note", "duplicates", what, do, count=duplicates)
-    if has_labels:
+    if target_kind in {"label", "labels"}:  # a free answer may well differ from another to the same question
+        yield from _conflicts(tally, path)
+    if target_kind == "label":
         yield from _label_problems(tally, path)
     long = tally.long_texts()
     if long:
@@ -37,7 +40,7 @@ def find_problems(tally: Tally, path: str, *, has_labels: bool) -> Iterator[Prob
         yield Problem("warning", "personal-data", what, do, count=count)
 
 
-def _label_problems(tally: Tally, path: str) -> Iterator[Problem]:
+def _conflicts(tally: Tally, path: str) -> Iterator[Problem]:
     conflicts = tally.conflicts()
     for by_label in islice(conflicts, _CONFLICTS_LISTED):
         rows = [row for each in by_label.values() for row in each]
@@ -49,6 +52,9 @@ def _label_problems(tally: Tally, path: str) -> Iterator[Problem]:
     if rest:
         what = f"{len(rest)} further texts stand under more than one label"
         yield Problem("warning", "conflicting-labels", what, "give each text one label", count=sum(rest))
+
+
+def _label_problems(tally: Tally, path: str) -> Iterator[Problem]:
     counts = tally.label_counts()
     rare = {label: count for label, count in counts.items() if count < RARE}
     if rare:

@@ -43,6 +43,7 @@ def split(
     test: Sequence[Record] | None = None,
     valid_share: float = 0.1,
     test_share: float = 0.2,
+    is_stratified: bool = True,
 ) -> Split:
     """Cut records into train, valid and test.
 
@@ -58,6 +59,7 @@ def split(
         test: The same for test. A text in both given parts stays in both and is reported.
         valid_share: Share of the rows (0..1) for valid, unless given.
         test_share: Share of the rows (0..1) for test, unless given.
+        is_stratified: Whether targets are labels whose shares each part should have; free answers are cut as one.
 
     Raises:
         PlanProblem: The shares leave nothing to train on.
@@ -67,7 +69,7 @@ def split(
         what = f"valid_share {valid_share} and test_share {test_share} leave nothing to train on"
         raise PlanProblem(what, do="choose shares of 0 or more that sum up to less than 1, e.g. 0.1 and 0.2")
     kept, rejected, problems = _take_out_leaks(records, valid, test)
-    groups = _group(kept)
+    groups = _group(kept, is_stratified=is_stratified)
     parts = _deal(groups, shares, random.Random(seed))
     train, *cut = (tuple(kept[place] for place in sorted(places)) for places in parts)
     problems += _report_rare(groups, shares)
@@ -122,11 +124,11 @@ def _take_out_leaks(
     return (kept if taken else list(records)), rejected, problems
 
 
-def _group(records: Sequence[Record]) -> list[_Group]:
+def _group(records: Sequence[Record], *, is_stratified: bool) -> list[_Group]:
     places: dict[bytes, list[int]] = {}
     for place, record in enumerate(records):
         places.setdefault(fields_key(record.fields), []).append(place)
-    return [_Group(tuple(same), _majority(records, same)) for same in places.values()]
+    return [_Group(tuple(same), _majority(records, same) if is_stratified else "") for same in places.values()]
 
 
 def _majority(records: Sequence[Record], places: list[int]) -> str:

@@ -21,22 +21,25 @@ class Anatomy:
 
 
 def find_anatomy(model: nn.Module) -> Anatomy:
-    """Describe a Transformers model with a head.
+    """Describe a Transformers model, with a head or without.
 
     The body is what the model itself calls its base model; the blocks are its longest list of modules of one class.
 
     Raises:
-        ModelProblem: No such list exists, or there is no head.
+        ModelProblem: No such list exists.
     """
     body = model.base_model
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
     uniform = [blocks for blocks in lists if len({type(block) for block in blocks}) == 1]
-    head = () if body is model else tuple(child for child in model.children() if child is not body)
-    if not uniform or not any(True for part in head for _ in part.parameters()):
+    head = tuple(child for child in model.children() if child is not body)
+    if body is model:  # an encoder-decoder, or a model without a head: what turns states into words, if anything does
+        output = model.get_output_embeddings()
+        head = () if output is None else (output,)
+    if not uniform:
         raise ModelProblem(
-            f"the blocks or the head of {type(model).__name__} cannot be told apart",
+            f"the blocks of {type(model).__name__} cannot be told apart",
             where="model",
-            do="use an encoder such as BERT, RoBERTa, ELECTRA, DistilBERT or MiniLM",
+            do="use a transformer such as BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, BART or T5",
         )
     blocks = max(uniform, key=lambda found: sum(p.numel() for block in found for p in block.parameters()))
     config = model.config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,7 @@ def build_model(
                 config=config,
             )
     except _FAULTS as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise ModelProblem(
-            f"this base model cannot be used here: {reason}",
-            where=str(folder),
-            do="choose a text model that transformers can load as "
-            f"{model_class}; `tunesmith doctor` checks the installation",
-        ) from error
+        raise _unusable(folder, model_class, error) from error
     if _is_sentence_encoder(folder) or any("pooler" in name for name in report["missing_keys"]):
         _start_pooler(model)
     fitted: nn.Module = model.eval()
@@ -120,9 +114,27 @@ def _start_pooler(model: nn.Module) -> None:
         nn.init.zeros_(dense.bias)
 
 
-def build_body(folder: Path) -> nn.Module:
-    """Load the model without any head (`AutoModel`), to see what it knows before adaptation."""
-    return build_model(folder, "AutoModel")
+def read_config(folder: Path) -> Any:
+    """Give the model's configuration.
+
+    Raises:
+        ModelProblem: Transformers does not know this kind of model.
+    """
+    try:
+        with quiet():
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except _FAULTS as error:
+        raise _unusable(folder, "a model of the library", error) from error
+
+
+def _unusable(folder: Path, model_class: str, error: Exception) -> ModelProblem:
+    reason = str(error).strip().split("\n")[0][:300]
+    return ModelProblem(
+        f"this base model cannot be used here: {reason}",
+        where=str(folder),
+        do="choose a text model that transformers can load as "
+        f"{model_class}; `tunesmith doctor` checks the installation",
+    )
 
 
 def build_tokenizer(folder: Path, max_length: int | None = None) -> Any:
@@ -169,13 +181,3 @@ def longest_input(model_config: Any, tokenizer: Any) -> int:
         limits[0] -= 2  # these families start counting positions after the padding index
     known = [int(limit) for limit in limits if limit and 0 < limit < 1_000_000]
     return min(known) if known else 512
-
-
-def label_config(labels: Sequence[str]) -> dict[str, Any]:
-    """Give the configuration entries that tell plain Transformers the label names."""
-    return {
-        "num_labels": len(labels),
-        "problem_type": "single_label_classification",  # else a base tuned for several labels keeps its sigmoid
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-    }

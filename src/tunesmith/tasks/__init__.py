@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tunesmith.data.columns import fits_by_name
+from tunesmith.data.layout import Cells, Form, Layout, TargetKind
+from tunesmith.data.readers import Source
 from tunesmith.errors import PlanProblem, nearest_first
 from tunesmith.types import Difference, Record, Scores, Splits
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import nn
 
@@ -27,13 +29,24 @@ ALIASES = {
 }
 
 
+Load = Callable[[str], Any]
+"""Build the untouched base model as the Transformers auto class of that name, in evaluation mode."""
+
+
 @dataclass(frozen=True)
 class Example:
-    """A record as the model takes it in."""
+    """A record, or a window of a long one, as the model takes it in."""
 
     tokens: tuple[int, ...]  # ids, special tokens included, cut to the longest allowed
-    target: Any  # what the loss compares with; None for prediction
-    was_cut: bool = False  # whether the text was longer than the model was allowed to read
+    target: Any = None  # what the loss compares with; None for prediction
+    was_cut: bool = False  # whether there was more than the model was allowed to read
+    segments: tuple[int, ...] = ()  # which text of a pair each token belongs to, where the model asks for it
+    record: Record | None = None  # the windows of one record stand one after the other and share it
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model for this example: what batches are filled by."""
+        return len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -41,71 +54,93 @@ class Baseline:
     """A naive answer to the test rows."""
 
     name: str
-    answers: np.ndarray[Any, Any]  # as `Task.answer` gives them
+    answers: Any  # as `Task.answer` gives them
     seconds: float
 
 
-class Task(Protocol):
-    """What every task has. Letters in shapes: N rows, B batch, T tokens, L labels."""
+Answered = tuple[Any, float | None, Mapping[str, float]]
+"""Value, confidence (0..1, or None) and alternatives with their scores, best first."""
+
+
+class Task(Layout, Protocol):
+    """What every task has. Letters in shapes: N records, B batch, T tokens, L labels.
+
+    `tasks.base.BaseTask` has what most tasks share. Raw answers are whatever `answer` gives, one for each record and in
+    their order; only the task itself looks into them.
+    """
 
     name: str
-    needs: Mapping[str, str]  # role -> kind of column, as `data.columns` reads it
-    main: str  # the metric that decides unless the recipe names another
+    main: str  # the metric that decides on the test rows unless the recipe names another
+    selects_by: str  # the metric that decides on the validation rows while training; cheap
     metrics: tuple[str, ...]  # the metrics that a recipe may name
-    model_class: str  # Transformers auto class
     pipeline: str  # what model hubs call this task
+    has_fresh_head: bool  # whether the head is new, and so learns faster than the body
+    longest: int  # tokens after which texts are cut unless the recipe says otherwise: longer costs much
+    options: tuple[str, ...]  # recipe keys that this task listens to
+    target_kind: TargetKind
+    forms: Sequence[Form]
+
+    def configured(self, options: Mapping[str, Any]) -> Task:
+        """Give the task with its options set; keys that it does not know are left out."""
+
+    def read_input(self, cells: Cells) -> dict[str, Any]:
+        """Give the fields that the model is asked with."""
+
+    def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
+        """Give what it should answer."""
+
+    def text_of(self, fields: Mapping[str, Any]) -> str:
+        """Give all the text of the fields."""
+
+    def labels_of(self, target: Any) -> tuple[str, ...]:
+        """Give the labels that stand in a target; none for free answers."""
 
     def labels(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Give the label names in index order."""
+        """Give the label names in index order; none for free answers."""
+
+    def model_class(self, config: Any) -> str:
+        """Give the Transformers auto class for a base model of this kind; raises PlanProblem when none fits."""
+
+    def model_config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Give the entries of the model's configuration that the task decides, e.g. `num_labels`."""
 
     def encode(
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
     ) -> list[Example]:
-        """Turn records into token ids and targets."""
+        """Turn records into token ids and targets; a long record may become several windows, one after the other."""
 
-    def batch(self, examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
-        """Pad examples to the longest of them; what `loss` and `answer` take."""
+    def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
+        """Pad examples to the longest of them; what `loss` takes."""
+
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
+        """Give the number of units (rows, or predicted tokens) that the loss of a batch is the sum of."""
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Give the loss summed (not averaged) over the examples of the batch: a scalar."""
+        """Give the loss summed (not averaged) over the units of the batch: a scalar."""
+
+    def evaluate(
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> dict[str, float]:
+        """Give `selects_by`, the cheap metrics and the mean `loss`: quick enough for every epoch, without intervals."""
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, pad_id: int, batch_tokens: int
-    ) -> np.ndarray[Any, Any]:
-        """Run the model over examples and give its raw answers in their order."""
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> Any:
+        """Run the model over examples and give its raw answers, one for each record, in order."""
 
-    def measure(self, answers: np.ndarray[Any, Any], examples: Sequence[Example]) -> dict[str, float]:
-        """Give the metrics a recipe may name, and the mean `loss`, without intervals: quick enough for every epoch."""
+    def calibrate(
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> float:
+        """Give the temperature by which the output layer is divided so that confidence matches accuracy; 1 for none."""
 
-    def calibrate(self, answers: np.ndarray[Any, Any], examples: Sequence[Example]) -> float:
-        """Give the temperature that makes confidence match accuracy on these examples."""
-
-    def score(
-        self, records: Sequence[Record], answers: np.ndarray[Any, Any], *, labels: Sequence[str], main: str, seed: int
-    ) -> Scores:
-        """Score answers against the records' targets, with intervals."""
-
-    def decode(
-        self, answers: np.ndarray[Any, Any], *, labels: Sequence[str]
-    ) -> Sequence[tuple[Any, float | None, Mapping[str, float]]]:
+    def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give (value, confidence, alternatives) for each raw answer."""
 
-    def abstention(
-        self, answers: np.ndarray[Any, Any], records: Sequence[Record], *, labels: Sequence[str], precision: float
-    ) -> float | None:
-        """Give the lowest confidence from which answers reach `precision` on these records; None when none does."""
+    def is_right(self, record: Record, value: Any) -> bool:
+        """Whether a decoded value is what the record's target asks for."""
 
-    def with_abstention(
-        self,
-        scores: Scores,
-        answers: np.ndarray[Any, Any],
-        records: Sequence[Record],
-        *,
-        labels: Sequence[str],
-        threshold: float,
-        precision: float,
-    ) -> Scores:
-        """Add to the scores' details how much is answered from `threshold` on, and how precisely (and as was asked)."""
+    def score(self, records: Sequence[Record], answers: Any, *, labels: Sequence[str], main: str, seed: int) -> Scores:
+        """Score answers against the records' targets, with intervals."""
 
     def difference(
         self, records: Sequence[Record], first: Sequence[Any], second: Sequence[Any], *, metric: str, seed: int
@@ -113,12 +148,12 @@ class Task(Protocol):
         """Compare two lists of decoded values on the same records by a paired bootstrap; first minus second."""
 
     def baselines(self, splits: Splits, *, labels: Sequence[str], seed: int) -> Sequence[Baseline]:
-        """Answer the test rows naively."""
+        """Answer the test rows naively, with what a person would try first."""
 
     def zero_shot(
-        self, body: nn.Module, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
-    ) -> np.ndarray[Any, Any] | None:
-        """Answer with the base model as it came, or None where it has no way to."""
+        self, load: Load, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
+    ) -> Any:
+        """Answer with the base model as it came (`load` builds it), or None where it has no way to."""
 
 
 def find_task(name: str | Task) -> Task:
@@ -143,3 +178,20 @@ def find_task(name: str | Task) -> Task:
         raise PlanProblem(f"no task '{name}'", where="task", do=f"use one of: {nearest_first(name, TASKS)}")
     task: Task = importlib.import_module(TASKS[name]).TASK
     return task
+
+
+def guess_task(source: Source, given: Mapping[str, str]) -> str:
+    """Give the task whose columns a file has by name; text classification where none fits.
+
+    Tasks with more columns of their own come first in the catalogue, so that a question with its context is not taken
+    for a text with a label.
+
+    Args:
+        source: The opened file.
+        given: Role -> column, by the user.
+    """
+    for name in TASKS:
+        for form in find_task(name).forms:
+            if set(given) <= {*form.needs, *form.optional, "id"} and fits_by_name(source, form.needs, given):
+                return name
+    return "text-classification"

@@ -9,14 +9,16 @@ import dataclasses
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tunesmith import metrics
-from tunesmith.tasks import Baseline, Example
-from tunesmith.tasks.batching import fill
+from tunesmith.data.layout import Cells, Form, TargetKind
+from tunesmith.metrics import Floats
+from tunesmith.tasks import Answered, Baseline, Example, Load
+from tunesmith.tasks.base import BaseTask, in_batches, pad
 from tunesmith.types import Difference, Record, Scores, Splits
 
 if TYPE_CHECKING:
@@ -30,15 +32,25 @@ _TERM = rf"[{_CJK}]|[^\W{_CJK}]+"  # a word of a spaced script, or one Chinese o
 _ENCODE_ROWS = 1000  # texts that go to the tokenizer at once
 
 
-class TextClassification:
+@dataclasses.dataclass(frozen=True)
+class TextClassification(BaseTask):
     """Single-label text classification with a sequence head."""
 
-    name = "text-classification"
-    needs: Mapping[str, str] = {"text": "text", "label": "label"}
-    main = "accuracy"
-    metrics = ("accuracy", "macro_f1", "weighted_f1")
-    model_class = "AutoModelForSequenceClassification"
-    pipeline = "text-classification"
+    name: ClassVar[str] = "text-classification"
+    target_kind: ClassVar[TargetKind] = "label"
+    forms: ClassVar[Sequence[Form]] = (Form({"text": "text"}, {"label": "label"}),)
+    main: ClassVar[str] = "accuracy"
+    selects_by: ClassVar[str] = "accuracy"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "weighted_f1")
+    pipeline: ClassVar[str] = "text-classification"
+
+    def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
+        """Give the label."""
+        return cells.label()
+
+    def labels_of(self, target: Any) -> tuple[str, ...]:
+        """Give the one label."""
+        return (target,)
 
     def labels(self, records: Sequence[Record]) -> tuple[str, ...]:
         """Give the labels in alphabetical order; numbers in their own order (2 before 10)."""
@@ -47,86 +59,108 @@ class TextClassification:
             return tuple(sorted(names, key=lambda name: (int(name), name)))  # "01" and "1" are two labels
         return tuple(sorted(names))
 
+    def model_class(self, config: Any) -> str:
+        """Give the class with a sequence head."""
+        return "AutoModelForSequenceClassification"
+
+    def model_config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Tell plain Transformers the label names, and that one of them is right."""
+        return {"problem_type": "single_label_classification", **label_names(labels)}
+
+    def texts(self, records: Sequence[Record]) -> list[Any]:
+        """Give what the tokenizer takes for each record: a text, or a pair of texts."""
+        return [self.text_of(record.fields) for record in records]
+
     def encode(
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
     ) -> list[Example]:
         """Give the token ids of each text, cut to `max_length`, and the index of its label (None without target)."""
         place = {label: index for index, label in enumerate(labels)}
-        examples = []
-        for start in range(0, len(records), _ENCODE_ROWS):
-            part = records[start : start + _ENCODE_ROWS]
-            texts = [record.fields["text"] for record in part]
-            # One token more than allowed tells which texts are too long; only those are encoded again.
-            tokens_of = tokenizer(texts, truncation=True, max_length=max_length + 1)["input_ids"]
-            for record, tokens in zip(part, tokens_of, strict=True):
-                was_cut = len(tokens) > max_length
-                if was_cut:
-                    tokens = tokenizer(record.fields["text"], truncation=True, max_length=max_length)["input_ids"]
-                target = None if record.target is None else place.get(record.target)
-                examples.append(Example(tuple(tokens), target, was_cut))
-        return examples
+        encoded = encode_texts(self.texts(records), tokenizer, max_length)
+        return [
+            dataclasses.replace(
+                example,
+                target=None if record.target is None else self.target_index(record.target, place),
+                record=record,
+            )
+            for record, example in zip(records, encoded, strict=True)
+        ]
 
-    def batch(self, examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
-        """Pad to the longest: `input_ids` and `attention_mask` (B, T), and `labels` (B) where targets are known."""
+    def target_index(self, target: Any, place: Mapping[str, int]) -> Any:
+        """Give what the loss compares with: the label's index; None for a label that training never saw."""
+        return place.get(target)
+
+    def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
+        """Pad to the longest: `input_ids`, `attention_mask` (B, T), and `labels` (B) where targets are known."""
         import torch
 
-        width = max(len(example.tokens) for example in examples)
-        ids_BT = torch.full((len(examples), width), pad_id, dtype=torch.long)
-        mask_BT = torch.zeros((len(examples), width), dtype=torch.long)
-        for row, example in enumerate(examples):
-            ids_BT[row, : len(example.tokens)] = torch.tensor(example.tokens)
-            mask_BT[row, : len(example.tokens)] = 1
-        batch = {"input_ids": ids_BT, "attention_mask": mask_BT}
+        batch = padded(examples, tokenizer)
         if all(example.target is not None for example in examples):
             batch["labels"] = torch.tensor([example.target for example in examples])
         return batch
+
+    def logits(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Give the logits (B, L), float32."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits_BL: torch.Tensor = model(**inputs).logits.float()
+        return logits_BL
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Give the cross-entropy summed over the batch: a scalar."""
         from torch.nn import functional
 
-        logits_BL = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return functional.cross_entropy(logits_BL.float(), batch["labels"], reduction="sum")
+        return functional.cross_entropy(self.logits(model, batch), batch["labels"], reduction="sum")
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, pad_id: int, batch_tokens: int = 4096
-    ) -> np.ndarray[Any, Any]:
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> Any:
         """Give the logits (N, L), float32, in the order of the examples. The model should be in evaluation mode."""
-        import torch
+        logits_NL = np.zeros((len(examples), len(labels)), dtype=np.float32)
 
-        lengths = [len(example.tokens) for example in examples]
-        device = next(model.parameters()).device
-        logits_NL: np.ndarray[Any, Any] | None = None
-        for rows in fill(range(len(examples)), lengths, batch_tokens):
-            batch = self.batch([examples[row] for row in rows], pad_id)
+        def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
             batch.pop("labels", None)
-            with torch.inference_mode():
-                logits_BL = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-            found = logits_BL.float().cpu().numpy()
-            if logits_NL is None:
-                logits_NL = np.zeros((len(examples), found.shape[1]), dtype=np.float32)
-            logits_NL[rows] = found
-        return logits_NL if logits_NL is not None else np.zeros((0, 0), dtype=np.float32)
+            logits_NL[rows] = self.logits(model, batch).cpu().numpy()
 
-    def measure(self, answers: np.ndarray[Any, Any], examples: Sequence[Example]) -> dict[str, float]:
+        in_batches(examples, keep, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+        return logits_NL
+
+    def evaluate(
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> dict[str, float]:
+        """Give accuracy, macro and weighted F1, and the mean cross-entropy."""
+        answers = self.answer(model, examples, tokenizer=tokenizer, labels=labels, batch_tokens=batch_tokens)
+        return self.measure(answers, examples)
+
+    def measure(self, answers: Floats, examples: Sequence[Example]) -> dict[str, float]:
         """Give accuracy, macro and weighted F1, and the mean cross-entropy of logits (N, L)."""
+        if not np.isfinite(answers).all():
+            return dict.fromkeys((*self.metrics, "loss"), float("nan"))
         expected = np.array([example.target for example in examples], dtype=np.int64)
         probabilities_NL = metrics.softmax(answers)
-        values = metrics.classification_values(expected, probabilities_NL)
+        values = self.values(expected, probabilities_NL)
         chosen = probabilities_NL[np.arange(len(expected)), expected]
         return {
             **{name: values[name] for name in self.metrics},
             "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean()),
         }
 
-    def calibrate(self, answers: np.ndarray[Any, Any], examples: Sequence[Example]) -> float:
-        """Fit one temperature to the logits (N, L) of examples with known targets."""
+    def values(self, expected: Any, probabilities_NL: Floats) -> dict[str, float]:
+        """Give every score of probabilities (N, L) against indices (N)."""
+        return metrics.classification_values(expected, probabilities_NL)
+
+    def calibrate(
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> float:
+        """Fit one temperature to the logits of examples with known targets."""
+        answers = self.answer(model, examples, tokenizer=tokenizer, labels=labels, batch_tokens=batch_tokens)
+        return self.temperature(answers, examples)
+
+    def temperature(self, answers: Floats, examples: Sequence[Example]) -> float:
+        """Fit one temperature to logits (N, L)."""
         known = [row for row, example in enumerate(examples) if example.target is not None]
         return metrics.fit_temperature(answers[known], np.array([examples[row].target for row in known], dtype=int))
 
-    def score(
-        self, records: Sequence[Record], answers: np.ndarray[Any, Any], *, labels: Sequence[str], main: str, seed: int
-    ) -> Scores:
+    def score(self, records: Sequence[Record], answers: Any, *, labels: Sequence[str], main: str, seed: int) -> Scores:
         """Score logits (N, L) against the records' labels; a true label outside `labels` counts as a mistake."""
         known = list(labels)
         strange = sorted({record.target for record in records} - set(known))
@@ -135,13 +169,11 @@ class TextClassification:
         probabilities_NL = np.pad(metrics.softmax(answers), ((0, 0), (0, len(strange))))
         names = [*known, *strange]
         scores = metrics.classification_scores(expected, probabilities_NL, names, main=main, seed=seed)
-        shown = [{"text": record.fields["text"], "row": str(record.origin)} for record in records]
+        shown = [{"text": self.text_of(record.fields), "row": str(record.origin)} for record in records]
         worst = metrics.worst_mistakes(expected, probabilities_NL, names, shown)
         return dataclasses.replace(scores, worst=worst)
 
-    def decode(
-        self, answers: np.ndarray[Any, Any], *, labels: Sequence[str]
-    ) -> Sequence[tuple[Any, float | None, Mapping[str, float]]]:
+    def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give label, calibrated probability and all probabilities (best first) for each row of logits (N, L)."""
         decoded = []
         for chances in metrics.softmax(answers):
@@ -149,28 +181,6 @@ class TextClassification:
             alternatives = {labels[index]: float(chances[index]) for index in order}
             decoded.append((labels[order[0]], float(chances[order[0]]), alternatives))
         return decoded
-
-    def abstention(
-        self, answers: np.ndarray[Any, Any], records: Sequence[Record], *, labels: Sequence[str], precision: float
-    ) -> float | None:
-        """Find the threshold on the largest probability of calibrated logits (N, L)."""
-        found = metrics.abstention(*_confidence(answers, records, labels), precision)
-        return None if found is None else found["threshold"]
-
-    def with_abstention(
-        self,
-        scores: Scores,
-        answers: np.ndarray[Any, Any],
-        records: Sequence[Record],
-        *,
-        labels: Sequence[str],
-        threshold: float,
-        precision: float,
-    ) -> Scores:
-        """Add `details["abstain"]`: threshold, coverage, the precision reached here and the one asked for."""
-        reached = metrics.at_threshold(*_confidence(answers, records, labels), threshold)
-        details = {**scores.details, "abstain": {"precision": precision, "threshold": threshold, **reached}}
-        return dataclasses.replace(scores, details=details)
 
     def difference(
         self, records: Sequence[Record], first: Sequence[Any], second: Sequence[Any], *, metric: str, seed: int
@@ -185,57 +195,82 @@ class TextClassification:
 
     def baselines(self, splits: Splits, *, labels: Sequence[str], seed: int) -> Sequence[Baseline]:
         """Answer the test rows by the most common training label, and by TF-IDF with logistic regression."""
-        return [_majority(splits, labels), _tfidf(splits, labels, seed)]
+        return [majority(splits, labels), tfidf(splits, labels, seed, self.text_of)]
 
     def zero_shot(
-        self, body: nn.Module, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
-    ) -> np.ndarray[Any, Any] | None:
+        self, load: Load, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
+    ) -> Any:
         """Answer by likeness of text and label name: cosine of mean-pooled states, (N, L), times 20.
 
         Label names are read as words ("card_arrival" as "card arrival"). The factor only sets how sharp the scores are;
         20 is what sentence encoders are trained with (Reimers & Gurevych 2019, their released training code).
         """
         names = [re.sub(r"[_\-./]+", " ", label).strip() or label for label in labels]
-        described = [Record(name, {"text": name}, None, records[0].origin) for name in names]
-        states = []
-        for group in (described, records):
-            examples = self.encode(group, tokenizer, labels=labels, max_length=max_length)
-            states.append(_mean_states(self, body, examples, tokenizer.pad_token_id))
-        labels_LH, texts_NH = states
-        answers: np.ndarray[Any, Any] = 20.0 * texts_NH @ labels_LH.T
-        return answers
+        body = load("AutoModel")
+        labels_LH = mean_states(body, names, tokenizer, max_length)
+        texts_NH = mean_states(body, self.texts(records), tokenizer, max_length)
+        return 20.0 * texts_NH @ labels_LH.T
 
 
-def _mean_states(
-    task: TextClassification, body: nn.Module, examples: Sequence[Example], pad_id: int
-) -> np.ndarray[Any, Any]:
-    """Give the normalised mean of the last states of each example: (N, H)."""
-    import torch
+def label_names(labels: Sequence[str]) -> dict[str, Any]:
+    """Give the configuration entries that tell plain Transformers the label names."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+
+
+def encode_texts(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Iterator[Example]:
+    """Give each text (or pair of texts) as token ids, cut to `max_length`."""
+
+    def encode(some: Sequence[Any], length: int) -> Any:
+        firsts = [text if isinstance(text, str) else text[0] for text in some]
+        seconds = None if isinstance(some[0], str) else [text[1] for text in some]
+        return tokenizer(firsts, seconds, truncation=True, max_length=length)
+
+    for start in range(0, len(texts), _ENCODE_ROWS):
+        part = texts[start : start + _ENCODE_ROWS]
+        # One token more than allowed tells which texts are too long; only those are encoded again.
+        found = encode(part, max_length + 1)
+        for row, text in enumerate(part):
+            was_cut = len(found["input_ids"][row]) > max_length
+            kept, place = (encode([text], max_length), 0) if was_cut else (found, row)
+            segments = kept["token_type_ids"][place] if "token_type_ids" in kept else ()
+            yield Example(tuple(kept["input_ids"][place]), None, was_cut, tuple(segments) if any(segments) else ())
+
+
+def padded(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Pad to the longest: `input_ids` and `attention_mask` (B, T); `token_type_ids` where some example has segments."""
+    batch = {
+        "input_ids": pad([example.tokens for example in examples], tokenizer.pad_token_id),
+        "attention_mask": pad([[1] * len(example.tokens) for example in examples], 0),
+    }
+    if any(example.segments for example in examples):
+        batch["token_type_ids"] = pad([example.segments or [0] * len(example.tokens) for example in examples], 0)
+    return batch
+
+
+def mean_states(body: nn.Module, texts: Sequence[Any], tokenizer: Any, max_length: int) -> Floats:
+    """Give the normalised mean of the last states of each text: (N, H)."""
     from torch.nn import functional
 
+    examples = list(encode_texts(texts, tokenizer, max_length))
     states: list[Any] = [None] * len(examples)
-    for rows in fill(range(len(examples)), [len(example.tokens) for example in examples], 4096):
-        batch = task.batch([examples[row] for row in rows], pad_id)
+
+    def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
         mask_BT1 = batch["attention_mask"].unsqueeze(-1).float()
-        with torch.inference_mode():
-            found_BTH = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        found_BTH = body(**batch).last_hidden_state
         mean_BH = functional.normalize((found_BTH.float() * mask_BT1).sum(1) / mask_BT1.sum(1), dim=1)
-        for row, state_H in zip(rows, mean_BH.numpy(), strict=True):
+        for row, state_H in zip(rows, mean_BH.cpu().numpy(), strict=True):
             states[row] = state_H
+
+    in_batches(examples, keep, lambda some: padded(some, tokenizer), model=body, batch_tokens=4096)
     return np.stack(states)
 
 
-def _confidence(
-    answers: np.ndarray[Any, Any], records: Sequence[Record], labels: Sequence[str]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Give the largest probability of each row and whether that label is the record's."""
-    chances_NL = metrics.softmax(answers)
-    answered = [labels[index] for index in chances_NL.argmax(1)]
-    is_right = [answer == record.target for answer, record in zip(answered, records, strict=True)]
-    return chances_NL.max(1), np.array(is_right, dtype=bool)
-
-
-def _majority(splits: Splits, labels: Sequence[str]) -> Baseline:
+def majority(splits: Splits, labels: Sequence[str]) -> Baseline:
+    """Answer with the most common training label."""
     start = time.perf_counter()
     counts = Counter(record.target for record in splits.train)
     # Shares of the training rows as scores: the answer is the most common label, the confidence is its share.
@@ -244,13 +279,13 @@ def _majority(splits: Splits, labels: Sequence[str]) -> Baseline:
     return Baseline("majority", answers, time.perf_counter() - start)
 
 
-def _tfidf(splits: Splits, labels: Sequence[str], seed: int) -> Baseline:
+def tfidf(splits: Splits, labels: Sequence[str], seed: int, text_of: Callable[[Mapping[str, Any]], str]) -> Baseline:
     """Terms and runs of two (three where most of the text is Chinese or Japanese); C chosen on the validation rows."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     start = time.perf_counter()
-    texts = {part: [record.fields["text"] for record in getattr(splits, part)] for part in ("train", "valid", "test")}
+    texts = {part: [text_of(record.fields) for record in getattr(splits, part)] for part in ("train", "valid", "test")}
     targets = {part: [record.target for record in getattr(splits, part)] for part in ("train", "valid")}
     longest = 3 if _is_mostly_cjk(texts["train"]) else 2
     # Texts of emoji alone have no words; every mark then counts as one.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith import data
 from tunesmith.errors import DataProblem
-from tunesmith.tasks import Task, find_task
+from tunesmith.tasks import Task, find_task, guess_task
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.types import Inspection, Problem, Record, Rejected, Splits
 
@@ -37,7 +37,7 @@ def take_in(recipe: Recipe) -> Intake:
         PlanProblem: The recipe names no data, or a task that does not exist.
     """
     task, inferred = _task(recipe)
-    given = {role: getattr(recipe, role) for role in task.needs if getattr(recipe, role, "")}
+    given = recipe.roles
     parts: dict[str, data.Checked] = {}
     files: dict[str, dict[str, str]] = {}
     inspection: Inspection | None = None
@@ -48,23 +48,30 @@ def take_in(recipe: Recipe) -> Intake:
             continue
         source = data.read(path)
         if inspection is None:
-            columns = data.find_columns(source, task.needs, given)
-            parts[part] = data.check(source, columns)
-            data.demand_trainable(parts[part], recipe.max_rejected, listed_in=f"tunesmith inspect {path} --json")
+            form = data.find_form(source, task.forms, given)
+            columns = data.find_columns(source, form.needs, given, optional=form.optional)
+            parts[part] = data.check(source, columns, layout=task)
+            data.demand_trainable(
+                parts[part],
+                recipe.max_rejected,
+                target_kind=task.target_kind,
+                listed_in=f"tunesmith inspect {path} --json",
+            )
             inspection = data.summarise(source, columns, parts[part])
             inferred += columns.inferred
             beside = _parts_beside(path, source.splits, recipe)
             inferred += tuple(f"{name} is {found} (override with --{name})" for name, found in beside.items())
         else:  # the other files have the same columns, or their own that are inferred anew
             given = {role: column for role, column in inspection.roles.items() if column in source.columns}
-            columns = data.find_columns(source, task.needs, given)
-            parts[part] = data.check(source, columns, known_labels=parts["data"].label_counts)
+            form = data.find_form(source, task.forms, given)
+            columns = data.find_columns(source, form.needs, given, optional=form.optional)
+            parts[part] = data.check(source, columns, layout=task, known_labels=parts["data"].label_counts)
             _demand_rows(parts[part], part, recipe.max_rejected)
             inferred += tuple(f"in {path}: {sentence}" for sentence in columns.inferred)
         files[part] = {"path": path, "sha256": source.sha256}
     assert inspection is not None
     labels = task.labels(parts["data"].records)
-    valid, strange = _known_only(parts["valid"].records, labels) if "valid" in parts else (None, [])
+    valid, strange = _known_only(task, parts["valid"].records, labels) if "valid" in parts else (None, [])
     cut = data.split(
         parts["data"].records,
         seed=recipe.seed,
@@ -72,13 +79,14 @@ def take_in(recipe: Recipe) -> Intake:
         test=parts["test"].records if "test" in parts else None,
         valid_share=recipe.valid_share,
         test_share=recipe.test_share,
+        is_stratified=task.target_kind == "label",
     )
     splits, labels, gone = _learnable(task, cut.splits)
     strange += gone
-    _demand_parts(splits, labels, recipe)
+    _demand_parts(task, splits, labels, recipe)
     rejected = (*(row for checked in parts.values() for row in checked.rejected), *strange, *cut.rejected)
     problems = [*inspection.problems, *(p for name in PARTS[1:] if name in parts for p in parts[name].problems)]
-    problems += [*cut.problems, *_strange_labels(strange, parts.get("test"), labels)]
+    problems += [*cut.problems, *_strange_labels(task, strange, parts.get("test"), labels)]
     inspection = dataclasses.replace(inspection, rejected=rejected, problems=tuple(problems))
     return Intake(task, splits, labels, inspection, rejected, files, inferred)
 
@@ -87,9 +95,12 @@ def _task(recipe: Recipe) -> tuple[Task, tuple[str, ...]]:
     if not recipe.data:
         raise DataProblem("no data was given", where="data", do="tunesmith train FILE, or the key data in the recipe")
     if recipe.task != AUTO:
-        return find_task(recipe.task), ()
-    # One text and one label is the only task so far that a plain table can mean.
-    return find_task("text-classification"), ("task is text-classification (a text and a label; override with --task)",)
+        return find_task(recipe.task).configured(vars(recipe)), ()
+    source = data.read(recipe.data)
+    name = guess_task(source, recipe.roles)
+    return find_task(name).configured(vars(recipe)), (
+        f"task is {name} (by the columns {', '.join(source.columns)}; override with --task)",
+    )
 
 
 def _parts_beside(path: str, names: Sequence[str], recipe: Recipe) -> dict[str, str]:
@@ -121,15 +132,15 @@ def _learnable(task: Task, splits: Splits) -> tuple[Splits, tuple[str, ...], lis
     Training rows whose text stands in another part leave, and may take the last of their label with them.
     """
     labels = task.labels(splits.train)
-    valid, strange = _known_only(splits.valid, labels)
+    valid, strange = _known_only(task, splits.valid, labels)
     if strange:
         fingerprint = data.fingerprint(splits.train, valid, splits.test)
         splits = dataclasses.replace(splits, valid=tuple(valid), fingerprint=fingerprint)
     return splits, labels, strange
 
 
-def _demand_parts(splits: Splits, labels: tuple[str, ...], recipe: Recipe) -> None:
-    if splits.train and len(labels) < 2:
+def _demand_parts(task: Task, splits: Splits, labels: tuple[str, ...], recipe: Recipe) -> None:
+    if task.target_kind == "label" and splits.train and len(labels) < 2:
         raise DataProblem(
             f"all {len(splits.train)} rows that are left to train on have the same label, '{labels[0]}'",
             where=recipe.data,
@@ -144,29 +155,32 @@ def _demand_parts(splits: Splits, labels: tuple[str, ...], recipe: Recipe) -> No
             )
 
 
-def _known_only(records: tuple[Record, ...], labels: tuple[str, ...]) -> tuple[list[Record], list[Rejected]]:
-    """Keep the validation rows whose label can be learnt; the others are listed."""
-    known = set(labels)
-    strange = [
-        Rejected(
-            record.origin,
-            "unknown-label",
-            f"label '{record.target}' does not occur in the training rows",
-            "add training rows with this label, or mend it",
-            {"text": str(record.fields.get("text", ""))[:200], "label": str(record.target)},
-        )
-        for record in records
-        if record.target not in known
-    ]
-    return [record for record in records if record.target in known], strange
+def _known_only(
+    task: Task, records: tuple[Record, ...], labels: tuple[str, ...]
+) -> tuple[list[Record], list[Rejected]]:
+    """Keep the validation rows whose labels can all be learnt; the others are listed."""
+    known, kept, strange = set(labels), [], []
+    for record in records:
+        unknown = [label for label in task.labels_of(record.target) if label not in known]
+        if not unknown:
+            kept.append(record)
+            continue
+        reason = f"label '{unknown[0]}' does not occur in the training rows"
+        do = "add training rows with this label, or mend it"
+        shown = {"text": task.text_of(record.fields)[:200], "label": unknown[0]}
+        strange.append(Rejected(record.origin, "unknown-label", reason, do, shown))
+    return kept, strange
 
 
-def _strange_labels(strange: list[Rejected], test: data.Checked | None, labels: tuple[str, ...]) -> list[Problem]:
+def _strange_labels(
+    task: Task, strange: list[Rejected], test: data.Checked | None, labels: tuple[str, ...]
+) -> list[Problem]:
     problems = []
     if strange:
         what = f"{len(strange)} validation rows have a label that no training row has, and were left out"
         problems.append(Problem("warning", "unknown-label", what, strange[0].do, strange[0].origin, len(strange)))
-    unknown = [record for record in (test.records if test else ()) if record.target not in set(labels)]
+    records = test.records if test else ()
+    unknown = [record for record in records if not set(task.labels_of(record.target)) <= set(labels)]
     if unknown:
         what = f"{len(unknown)} test rows have a label that no training row has; they count as mistakes"
         do = "add training rows with these labels, or take the rows out of the test file"

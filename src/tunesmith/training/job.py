@@ -28,7 +28,7 @@ from tunesmith.errors import BundleProblem, PlanProblem, Stopped
 from tunesmith.methods import find_method
 from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, find_anatomy, trainable_share
-from tunesmith.models.build import build_model, build_tokenizer, label_config, longest_input
+from tunesmith.models.build import build_model, build_tokenizer, longest_input, read_config
 from tunesmith.models.find import Base, find_base
 from tunesmith.tasks import TASKS, Example
 from tunesmith.training import folder as run_folder
@@ -136,9 +136,8 @@ class Job:
                 yield event
             self.model.to("cpu")
             yield stage("measuring")
-            pad_id = self.tokenizer.pad_token_id
             self._temperature, self._threshold = measure.calibrate(
-                task, self.model, self.anatomy, splits, self.examples["valid"], plan, pad_id
+                task, self.model, self.anatomy, splits, self.examples["valid"], plan, self.tokenizer
             )
             after, after_answers = measure.after_scores(
                 task,
@@ -146,11 +145,11 @@ class Job:
                 splits,
                 self.examples["test"],
                 plan,
-                pad_id=pad_id,
+                tokenizer=self.tokenizer,
                 training_seconds=training_seconds,
                 threshold=self._threshold,
             )
-        if before_answers is not None:
+        if before is not None:
             answers["before"] = before_answers
         self._gain = measure.make_gain(
             baselines=baselines,
@@ -172,9 +171,10 @@ class Job:
         material = Material(
             self.intake.task,
             self.model,
-            self.tokenizer.pad_token_id,
+            self.tokenizer,
             self.examples["train"],
             self.examples["valid"],
+            self.plan.labels,
         )
         yield from training_events(
             self.plan,
@@ -254,7 +254,9 @@ def prepare(recipe: Recipe) -> Job:
     base = find_base(recipe.model)
     task, method = intake.task, find_method(recipe.method)
     dropout = None if recipe.dropout == AUTO else float(recipe.dropout)
-    model = build_model(base.folder, task.model_class, seed=recipe.seed, dropout=dropout, **label_config(intake.labels))
+    model_class = task.model_class(read_config(base.folder))
+    entries = task.model_config(intake.labels)
+    model = build_model(base.folder, model_class, seed=recipe.seed, dropout=dropout, **entries)
     tokenizer = build_tokenizer(base.folder)
     anatomy = find_anatomy(model)
     if reason := method.why_not(task.name, anatomy):
@@ -262,7 +264,7 @@ def prepare(recipe: Recipe) -> Job:
     model = method.apply(model, anatomy, {"top_layers": recipe.top_layers})
     limit = longest_input(model.config, tokenizer)
     train = task.encode(intake.splits.train, tokenizer, labels=intake.labels, max_length=limit)
-    max_length = choose_max_length(recipe.max_length, [len(example.tokens) for example in train], limit)
+    max_length = choose_max_length(recipe.max_length, [example.length for example in train], limit, task.longest)
     tokenizer.model_max_length = max_length
     model.config.pad_token_id = tokenizer.pad_token_id
     examples = {
@@ -279,7 +281,7 @@ def prepare(recipe: Recipe) -> Job:
         anatomy=anatomy,
         model=model,
         train=examples["train"],
-        pad_id=tokenizer.pad_token_id,
+        tokenizer=tokenizer,
         max_length=max_length,
     )
     torch.set_num_threads(threads)

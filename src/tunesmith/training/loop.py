@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from tunesmith.errors import Stopped, TrainingProblem
-from tunesmith.tasks import Example, Task
+from tunesmith.metrics import goodness
+from tunesmith.tasks import Example
 from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
 from tunesmith.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from tunesmith.types import Event, Plan
@@ -34,20 +34,39 @@ _CALM = (
 )
 
 
+class Objective(Protocol):
+    """What the loop asks of whatever is learnt. A `Task` is one; so is masked-language modelling."""
+
+    def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
+        """Make tensors of examples. Chance comes from torch's generator, which is seeded for each step."""
+
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
+        """Give the number of units (rows, or predicted tokens) that the loss of the batch is the sum of."""
+
+    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Give the loss summed over the units of the batch: a scalar."""
+
+    def evaluate(
+        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+    ) -> dict[str, float]:
+        """Give the mean `loss` and the metric that the plan selects by, without chance."""
+
+
 @dataclass(frozen=True)
 class Material:
     """What the loop works on; all of it is fixed before the first step."""
 
-    task: Task
+    task: Objective
     model: nn.Module
-    pad_id: int  # of the tokenizer
+    tokenizer: Any
     train: Sequence[Example]
     valid: Sequence[Example]
+    labels: Sequence[str] = ()
 
     @functools.cached_property
     def lengths(self) -> list[int]:
         """Tokens of each training example."""
-        return [len(example.tokens) for example in self.train]
+        return [example.length for example in self.train]
 
 
 @dataclass
@@ -56,11 +75,11 @@ class Progress:
 
     step: int = 0
     best_step: int | None = None
-    best_value: float = -1e308  # JSON has no infinities
+    best_value: float = -1e308  # larger is better, whatever the metric; JSON has no infinities
     best_loss: float = 1e308
     waited: int = 0  # evaluations since the best one
     is_over: bool = False  # stopped early
-    loss_sum: float = 0.0  # over the rows seen since the last evaluation
+    loss_sum: float = 0.0  # over the rows seen since the last evaluation, each step's mean loss times its rows
     loss_rows: int = 0
     seconds: float = 0.0  # spent training, over all resumptions
 
@@ -200,8 +219,8 @@ def _step(
 ) -> float:
     """Make one optimiser update from `rows`; give the mean loss over them.
 
-    Each process takes every n-th row, so that lengths stay balanced. The gradient is the mean over all rows of the
-    step, whatever the number of processes and of fills.
+    Each process takes every n-th row, so that lengths stay balanced. The gradient is the mean over all units (rows, or
+    predicted tokens) of the step, whatever the number of processes and of fills.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(_mix(plan.seed, step, rank))
@@ -210,22 +229,24 @@ def _step(
     mine = rows[rank::world] or rows[:1]  # a process without a row still has to take part in the exchange
     share = 1.0 if rows[rank::world] else 0.0
     fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))
+    batches = [material.task.batch([material.train[row] for row in part], material.tokenizer) for part in fills]
+    mass = torch.tensor(share * sum(map(material.task.weight, batches)), device=accelerator.device)
+    mass = max(float(accelerator.reduce(mass, "sum")), 1e-9) if world > 1 else max(float(mass), 1e-9)
     model.train()
     total = torch.zeros((), device=accelerator.device)
-    for index, part in enumerate(fills):
-        batch = material.task.batch([material.train[row] for row in part], material.pad_id)
+    for index, batch in enumerate(batches):
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         is_last = index == len(fills) - 1
         with accelerator.autocast():
             loss = material.task.loss(model, batch) * share
         if is_last:
-            accelerator.backward(loss * world / len(rows))
+            accelerator.backward(loss * world / mass)
         else:
             with accelerator.no_sync(model):
-                accelerator.backward(loss * world / len(rows))
+                accelerator.backward(loss * world / mass)
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), float(plan.options["max_grad_norm"]))
-    mean = float(accelerator.reduce(total, "sum")) / len(rows)
+    mean = float(accelerator.reduce(total, "sum")) / mass
     _demand_finite(mean, norm, plan, step)
     optimizer.step()
     optimizer.zero_grad()
@@ -252,20 +273,22 @@ def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progre
     """Score the validation rows and note whether they are the best so far (ties go to the lower loss)."""
     model.eval()
     batch_tokens = int(plan.options["batch_tokens"])
-    answers = material.task.answer(model, material.valid, pad_id=material.pad_id, batch_tokens=batch_tokens)
-    if not np.isfinite(answers).all():
+    scores = material.task.evaluate(
+        model, material.valid, tokenizer=material.tokenizer, labels=material.labels, batch_tokens=batch_tokens
+    )
+    selects_by = str(plan.options["select_by"])
+    value, loss = goodness(selects_by, scores[selects_by]), scores["loss"]
+    if not (math.isfinite(value) and math.isfinite(loss)):
         raise TrainingProblem(
             f"the model's answers on the validation rows are not finite after step {progress.step}",
             where=f"training step {progress.step} of {plan.steps}",
             do=_CALM.format(plan.options["learning_rate"]),
         )
-    scores = material.task.measure(answers, material.valid)
-    value, loss = scores[plan.options["metric"]], scores["loss"]
     if (value, -loss) > (progress.best_value, -progress.best_loss):
         progress.best_step, progress.best_value, progress.best_loss, progress.waited = progress.step, value, loss, 0
     else:
         progress.waited += 1
     progress.is_over = progress.waited >= int(plan.options["patience"])
-    scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows), "best": progress.best_value}
+    scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows), "best": abs(progress.best_value)}
     progress.loss_sum, progress.loss_rows = 0.0, 0
     return scores

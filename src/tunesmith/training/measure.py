@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from tunesmith import metrics
+from tunesmith.bundle.load import sureness, with_abstention
 from tunesmith.models.anatomy import Anatomy, output_layer
-from tunesmith.models.build import build_body
+from tunesmith.models.build import build_model
 from tunesmith.models.find import Base
 from tunesmith.tasks import Example, Task
 from tunesmith.types import Difference, Gain, Plan, Record, Scores, Splits
@@ -33,14 +35,12 @@ def baseline_scores(task: Task, splits: Splits, plan: Plan) -> tuple[dict[str, S
     return scores, answers
 
 
-def before_scores(
-    task: Task, base: Base, tokenizer: Any, splits: Splits, plan: Plan
-) -> tuple[Scores | None, np.ndarray[Any, Any] | None]:
+def before_scores(task: Task, base: Base, tokenizer: Any, splits: Splits, plan: Plan) -> tuple[Scores | None, Any]:
     """Score the base model's zero-shot answers on the test rows; None where it has no way to answer."""
     start = time.perf_counter()
-    body = build_body(base.folder)
     max_length = int(plan.options["max_length"])
-    answers = task.zero_shot(body, tokenizer, splits.test, labels=plan.labels, max_length=max_length)
+    load = functools.partial(build_model, base.folder)
+    answers = task.zero_shot(load, tokenizer, splits.test, labels=plan.labels, max_length=max_length)
     if answers is None:
         return None, None
     return _scored(task, splits.test, answers, plan, time.perf_counter() - start), answers
@@ -53,7 +53,13 @@ def _scored(task: Task, records: Sequence[Record], answers: Any, plan: Plan, sec
 
 
 def calibrate(
-    task: Task, model: nn.Module, anatomy: Anatomy, splits: Splits, valid: Sequence[Example], plan: Plan, pad_id: int
+    task: Task,
+    model: nn.Module,
+    anatomy: Anatomy,
+    splits: Splits,
+    valid: Sequence[Example],
+    plan: Plan,
+    tokenizer: Any,
 ) -> tuple[float, float | None]:
     """Fold the temperature that fits the validation rows into the output layer, and find where to abstain.
 
@@ -63,19 +69,20 @@ def calibrate(
         The temperature; and the threshold found on the validation rows (None when none was asked for; 1.0, which
         abstains almost always, when no lower one reaches the precision asked for).
     """
-    batch_tokens = int(plan.options["batch_tokens"])
-    answers = task.answer(model, valid, pad_id=pad_id, batch_tokens=batch_tokens)
-    temperature = task.calibrate(answers, valid)
-    layer = output_layer(anatomy)
-    with torch.no_grad():
-        layer.weight.div_(temperature)
-        if layer.bias is not None:
-            layer.bias.div_(temperature)
+    settings = {"tokenizer": tokenizer, "labels": plan.labels, "batch_tokens": int(plan.options["batch_tokens"])}
+    temperature = task.calibrate(model, valid, **settings)
+    if temperature != 1.0:
+        layer = output_layer(anatomy)
+        with torch.no_grad():
+            layer.weight.div_(temperature)
+            if layer.bias is not None:
+                layer.bias.div_(temperature)
     wanted = plan.options["abstain_precision"]
     if wanted is None:
         return temperature, None
-    found = task.abstention(answers / temperature, splits.valid, labels=plan.labels, precision=float(wanted))
-    return temperature, 1.0 if found is None else found
+    decoded = task.decode(task.answer(model, valid, **settings), labels=plan.labels)
+    found = metrics.abstention(*sureness(task, splits.valid, decoded), float(wanted))
+    return temperature, 1.0 if found is None else found["threshold"]
 
 
 def after_scores(
@@ -85,18 +92,19 @@ def after_scores(
     test: Sequence[Example],
     plan: Plan,
     *,
-    pad_id: int,
+    tokenizer: Any,
     training_seconds: float,
     threshold: float | None,
-) -> tuple[Scores, np.ndarray[Any, Any]]:
+) -> tuple[Scores, Any]:
     """Score the adapted model on the test rows; with a threshold, also what it answers and how well, on these rows."""
     start = time.perf_counter()
-    answers = task.answer(model, test, pad_id=pad_id, batch_tokens=int(plan.options["batch_tokens"]))
+    batch_tokens = int(plan.options["batch_tokens"])
+    answers = task.answer(model, test, tokenizer=tokenizer, labels=plan.labels, batch_tokens=batch_tokens)
     scores = _scored(task, splits.test, answers, plan, 0.0)
     if threshold is not None:
-        precision = float(plan.options["abstain_precision"])
-        scores = task.with_abstention(
-            scores, answers, splits.test, labels=plan.labels, threshold=threshold, precision=precision
+        decoded = task.decode(answers, labels=plan.labels)
+        scores = with_abstention(
+            scores, task, splits.test, decoded, threshold, float(plan.options["abstain_precision"])
         )
     return dataclasses.replace(scores, seconds=training_seconds + time.perf_counter() - start), answers
 
@@ -135,21 +143,30 @@ def judge(
         is_embedded: Whether the base model is an embedded one, which knows English only.
     """
     rivals = {**baselines, **({"before": before} if before is not None else {})}
-    name = max(rivals, key=lambda key: rivals[key].value)
+    if not rivals:
+        return f"There is nothing to compare with: {after.main.replace('_', ' ')} {after.value:.3g}.", ()
+    name = max(rivals, key=lambda key: metrics.goodness(after.main, rivals[key].value))
     rival, difference = rivals[name], found[name]
-    points = f"{100 * difference.value:+.1f} points of {after.main.replace('_', ' ')}"
-    low, high = (100 * limit for limit in difference.interval)
+    is_share, is_lower_better = after.main not in metrics.NO_SHARE, after.main in metrics.LOWER_IS_BETTER
+    scale = 100 if is_share else 1
+    unit = f"points of {after.main.replace('_', ' ')}" if is_share else after.main.replace("_", " ")
+    points = f"{scale * difference.value:+.1f} {unit}"
+    low, high = (scale * limit for limit in difference.interval)
     span = f"95% interval {low:+.1f} to {high:+.1f}, {after.n:,} test rows"
-    if difference.interval[0] > 0:
+    better, worse = difference.interval[0] > 0, difference.interval[1] < 0
+    if is_lower_better:
+        better, worse = worse, better
+    if better:
         return f"The adapted model beats {NAMES.get(name, name)} by {points} ({span}).", ()
-    if difference.interval[1] < 0:
+    if worse:
         verdict = f"The adapted model is worse than {NAMES.get(name, name)}: {points} ({span}). Use the simpler one."
         return verdict, tuple(_advice(splits, is_embedded, is_wide=False, is_training_poor=True))
     verdict = (
         f"It cannot be told whether the adapted model beats {NAMES.get(name, name)}: {points} ({span} includes zero)."
     )
-    is_poor = after.value <= rival.value
-    return verdict, tuple(_advice(splits, is_embedded, is_wide=high - low > 4 or not is_poor, is_training_poor=is_poor))
+    is_poor = metrics.goodness(after.main, after.value) <= metrics.goodness(after.main, rival.value)
+    is_wide = is_share and high - low > 4
+    return verdict, tuple(_advice(splits, is_embedded, is_wide=is_wide or not is_poor, is_training_poor=is_poor))
 
 
 def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poor: bool) -> list[str]:
@@ -170,7 +187,7 @@ def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poo
 
 
 def _has_much_cjk(records: Sequence[Record]) -> bool:
-    text = "".join(str(record.fields.get("text", "")) for record in records[:500])
+    text = "".join(str(value) for record in records[:500] for value in record.fields.values())
     return sum("\u3040" <= character <= "\u9fff" for character in text) * 3 > len(text)
 
 

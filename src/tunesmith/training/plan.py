@@ -23,10 +23,8 @@ from tunesmith.training.intake import Intake
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.types import Plan
 
-_LONGEST_BY_DEFAULT = 256  # tokens; longer texts cost much and, for one label a text, rarely gain
 _MOST_STEPS_BETWEEN_EVALUATIONS = 250
 _TAKEN_OVER = (
-    "head_learning_rate_factor",
     "weight_decay",
     "warmup_ratio",
     "max_grad_norm",
@@ -76,15 +74,15 @@ def choose_precision(wanted: str, device: str) -> str:
     return wanted
 
 
-def choose_max_length(wanted: Any, lengths: Sequence[int], limit: int) -> int:
-    """Give the number of tokens at which texts are cut: as asked, else what 99.5% of the texts need, at most 256.
+def choose_max_length(wanted: Any, lengths: Sequence[int], limit: int, longest: int = 256) -> int:
+    """Give the number of tokens at which texts are cut: as asked, else what 99.5% of the texts need, at most `longest`.
 
     Raises:
         PlanProblem: More than the base model can read.
     """
     if wanted == AUTO:
         needed = int(np.percentile(lengths, 99.5, method="higher"))
-        return min(limit, _LONGEST_BY_DEFAULT, max(16, -(-needed // 8) * 8))
+        return min(limit, longest, max(16, -(-needed // 8) * 8))
     if wanted > limit:
         raise PlanProblem(
             f"max_length is {wanted}; this base model reads at most {limit} tokens",
@@ -118,7 +116,7 @@ def make_plan(
     anatomy: Anatomy,
     model: nn.Module,
     train: Sequence[Example],
-    pad_id: int,
+    tokenizer: Any,
     max_length: int,
 ) -> Plan:
     """Resolve every open key of the recipe and estimate what the run will cost.
@@ -131,7 +129,7 @@ def make_plan(
         anatomy: Of `model`.
         model: With the method applied; one step is timed on it and leaves no trace.
         train: The training examples, cut to `max_length`.
-        pad_id: Of the tokenizer.
+        tokenizer: Of the base model.
         max_length: As chosen by `choose_max_length`.
 
     Raises:
@@ -154,14 +152,16 @@ def make_plan(
         else recipe.learning_rate,
         "max_length": max_length,
         "metric": _metric(recipe.metric, task),
+        "select_by": task.selects_by if recipe.metric == AUTO else recipe.metric,
+        "head_learning_rate_factor": recipe.head_learning_rate_factor if task.has_fresh_head else 1.0,
         "eval_steps": min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if recipe.eval_steps == AUTO else recipe.eval_steps,
         "abstain_precision": recipe.precision_wanted,
     }
-    for name in _TAKEN_OVER:
+    for name in (*_TAKEN_OVER, *task.options):
         options[name] = getattr(recipe, name)
     if recipe.method == "top-layers":
         options["top_layers"] = recipe.top_layers
-    seconds, memory_mib = _price(task, model, train, per_step, recipe.batch_tokens, pad_id, device)
+    seconds, memory_mib = _price(task, model, train, per_step, recipe.batch_tokens, tokenizer, device)
     return Plan(
         task=task.name,
         method=recipe.method,
@@ -216,7 +216,7 @@ def _price(
     examples: Sequence[Example],
     batch_size: int,
     batch_tokens: int,
-    pad_id: int,
+    tokenizer: Any,
     device: str,
 ) -> tuple[float, float]:
     """Time one real step of middling length; give the seconds of an epoch and the memory in MiB.
@@ -224,12 +224,12 @@ def _price(
     Evaluation adds about a tenth, which is included. On a GPU the step is timed on the CPU all the same, so the
     estimate is an upper bound there; the progress line corrects it from the first steps on.
     """
-    lengths = [len(example.tokens) for example in examples]
+    lengths = [example.length for example in examples]
     steps = epoch_steps(lengths, batch_size, seed=0, epoch=0)
     fills = [part for step in steps for part in fill(step, lengths, batch_tokens)]
     tokens = [len(part) * max(lengths[row] for row in part) for part in fills]
     middle = fills[sorted(range(len(fills)), key=lambda index: tokens[index])[len(fills) // 2]]
-    batch = task.batch([examples[row] for row in middle], pad_id)
+    batch = task.batch([examples[row] for row in middle], tokenizer)
     kept = torch.get_rng_state()
     model.train()
     seconds = math.inf

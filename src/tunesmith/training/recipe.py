@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.columns import read_roles
 from tunesmith.errors import PlanProblem, nearest_first
 
 AUTO = "auto"
@@ -49,7 +50,8 @@ class Recipe:
     data: str = _key("", "path", "labelled rows to learn from: a file, or a folder saved by the datasets library")
     valid: str = _key("", "path", "rows to choose the best weights by (default: a share of the data)")
     test: str = _key("", "path", "rows to measure the gain on (default: a share of the data)")
-    task: str = _key(AUTO, "text", "what to learn: text-classification")
+    task: str = _key(AUTO, "text", "what to learn (auto: told from the columns); `tunesmith tasks` lists them")
+    columns: str = _key("", "text", "which column plays which role, e.g. question=q,context=c (default: inferred)")
     text: str = _key("", "text", "column that holds the text (default: inferred)")
     label: str = _key("", "text", "column that holds the label (default: inferred)")
     model: str = _key("minilm", "text", "base model: minilm (embedded), a local folder, or a hub id")
@@ -64,11 +66,21 @@ class Recipe:
         10.0, "number", "the fresh head learns at this many times the rate", least=0.0, most=1000.0
     )
     max_length: Any = _key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
+    encoder: str = _key("cross", "text", "text pairs: cross (both texts at once) or bi (each by itself, compared after)")
+    stride: int = _key(128, "whole", "tokens that two windows of a long text share", least=0)
+    max_new_tokens: Any = _key(AUTO, "auto-whole", "most tokens that an answer in words may have", least=1)
+    num_beams: int = _key(1, "whole", "beams of the search for an answer; 1 takes the likeliest token each time", least=1)
+    do_sample: bool = _key(False, "yes-no", "draw the answer's tokens by chance instead of taking the likeliest")
+    temperature: float = _key(1.0, "number", "of drawn tokens: below 1 surer, above 1 wilder", least=0.01, most=100.0)
+    top_k: int = _key(50, "whole", "draw among this many likeliest tokens; 0 for all", least=0)
+    top_p: float = _key(1.0, "number", "draw among the likeliest tokens that make up this share", least=0.01, most=1.0)
+    repetition_penalty: float = _key(1.0, "number", "above 1: what was said is said again less often", least=0.1)
+    stop: str = _key("", "text", "an answer ends before this text; several are parted by |")
     weight_decay: float = _key(0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0)
     warmup_ratio: float = _key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
     max_grad_norm: float = _key(1.0, "number", "gradients are clipped to this norm", least=1e-9)
     dropout: Any = _key(AUTO, "auto-number", "dropout while training (auto: the base model's own)", least=0.0, most=0.9)
-    metric: str = _key(AUTO, "text", "validation metric that decides: accuracy, macro_f1, weighted_f1")
+    metric: str = _key(AUTO, "text", "metric that decides (auto: the task's own), e.g. accuracy, macro_f1")
     patience: int = _key(3, "whole", "evaluations without improvement before training stops", least=1)
     eval_steps: Any = _key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
     checkpoint_seconds: float = _key(120.0, "number", "most seconds between checkpoints", least=0.0)
@@ -86,6 +98,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             object.__setattr__(self, item.name, _read(item, getattr(self, item.name)))
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> column, as `columns`, `text` and `label` say."""
+        return read_roles(self.columns, text=self.text, label=self.label)
 
     @property
     def precision_wanted(self) -> float | None:
@@ -117,6 +134,11 @@ def _read(item: dataclasses.Field[Any], value: Any) -> Any:
         if isinstance(value, (dict, list)):
             raise _wrong(item.name, value, "one piece of text")
         return "" if value is None else str(value)
+    if kind == "yes-no":
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() not in words:
+            raise _wrong(item.name, value, "yes or no")
+        return words[str(value).lower()]
     if isinstance(value, bool):
         raise _wrong(item.name, value, "a number")
     try:

@@ -8,7 +8,7 @@ and F1 follow scikit-learn's definitions with `zero_division=0`; expected calibr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,12 @@ from tunesmith.types import Difference, Scores
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+LOWER_IS_BETTER = frozenset({"loss", "perplexity", "bits_per_character", "ece"})
+"""Metrics of which less is better."""
+
+NO_SHARE = frozenset({"loss", "perplexity", "bits_per_character"})
+"""Metrics that are no shares: shown as they are, not in percent."""
 
 RESAMPLES = 1000  # the 95% limits then move by about 0.1 interval widths from seed to seed
 _CELLS_AT_ONCE = 20_000_000  # rows times resamples held at once; three arrays of 8 bytes a cell, 480 MB at most
@@ -72,6 +78,82 @@ def _resamples(n: int, seed: int) -> Iterator[Floats]:
 def _limits(values: Sequence[float] | Floats) -> tuple[float, float]:
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def goodness(metric: str, value: float) -> float:
+    """Give a number that is larger the better the value is."""
+    return -value if metric in LOWER_IS_BETTER else value
+
+
+SumsToValues = Callable[[Floats], Mapping[str, Floats]]
+"""From sums of per-row statistics (..., S) to each metric (...)."""
+
+RowsToValues = Callable[[Ints], Mapping[str, float]]
+"""From the rows that were drawn (N, with repeats) to each metric: for what is no function of sums."""
+
+
+def summed_scores(statistics_NS: Floats, values: SumsToValues, *, main: str, seed: int = 0) -> Scores:
+    """Score answers whose metrics follow from sums over rows of S statistics, with bootstrap intervals.
+
+    Raises:
+        ValueError: No rows.
+    """
+    n = len(statistics_NS)
+    if n == 0:
+        raise ValueError("cannot score zero rows")
+    found = {name: float(value) for name, value in values(statistics_NS.sum(0)).items()}
+    resampled: dict[str, list[Floats]] = {name: [] for name in found}
+    for weights in _resamples(n, seed):
+        for name, value in values(weights @ statistics_NS).items():
+            if name in resampled:
+                resampled[name].append(value)
+    intervals = {name: _limits(np.concatenate(blocks)) for name, blocks in resampled.items() if blocks}
+    return Scores(values=found, intervals=intervals, n=n, main=main)
+
+
+def summed_difference(
+    first_NS: Floats, second_NS: Floats, values: SumsToValues, *, metric: str, seed: int = 0
+) -> Difference:
+    """Bootstrap `metric` of the first answers minus the second's over the same resampled rows (paired)."""
+    n = len(first_NS)
+
+    def difference(weights: Floats) -> Floats:
+        return np.asarray(values(weights @ first_NS)[metric] - values(weights @ second_NS)[metric], dtype=float)
+
+    drawn = np.concatenate([difference(weights) for weights in _resamples(n, seed)])
+    return Difference(metric, float(difference(np.ones((1, n)))[0]), _limits(drawn), n)
+
+
+def resampled_scores(n: int, values: RowsToValues, *, main: str, seed: int = 0) -> Scores:
+    """Score answers whose metrics need all rows at once (ranks, correlations), with bootstrap intervals.
+
+    Raises:
+        ValueError: No rows.
+    """
+    if n == 0:
+        raise ValueError("cannot score zero rows")
+    found = dict(values(np.arange(n)))
+    drawn: dict[str, list[float]] = {name: [] for name in found}
+    for rows in _drawn_rows(n, seed):
+        for name, value in values(rows).items():
+            drawn[name].append(value)
+    intervals = {name: _limits(np.nan_to_num(each)) for name, each in drawn.items()}
+    return Scores(values=found, intervals=intervals, n=n, main=main)
+
+
+def resampled_difference(
+    n: int, first: RowsToValues, second: RowsToValues, *, metric: str, seed: int = 0
+) -> Difference:
+    """Bootstrap `metric` of the first answers minus the second's over the same drawn rows (paired)."""
+    every = np.arange(n)
+    drawn = [first(rows)[metric] - second(rows)[metric] for rows in _drawn_rows(n, seed)]
+    return Difference(metric, first(every)[metric] - second(every)[metric], _limits(np.nan_to_num(drawn)), n)
+
+
+def _drawn_rows(n: int, seed: int) -> Iterator[Ints]:
+    generator = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        yield generator.integers(0, n, size=n)
 
 
 def classification_values(expected: Ints, probabilities_NL: Floats) -> dict[str, float]:
