@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import inspect
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tunesmith
-from tunesmith.bundle.load import load
 from tunesmith.cli import ALIASES, COMMANDS
 from tunesmith.data import READERS
 from tunesmith.errors import TunesmithError
 from tunesmith.methods import METHODS, Method, find_method
-from tunesmith.models.find import hash_file
 from tunesmith.tasks import TASKS, Task, find_task
-from tunesmith.training.job import prepare
-from tunesmith.training.recipe import make_recipe
 
 ROOT = Path(tunesmith.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -198,47 +191,3 @@ def test_a_users_own_object_goes_wherever_a_name_does():
     assert find_method(own) is own
     assert find_method("tunesmith.methods:full") is find_method("full")
     assert find_task("tunesmith.tasks.text_classification:TASK") is find_task("topic")
-
-
-PAIRS = [(task, method) for task in TASKS for method in METHODS]
-
-
-def train_or_reason(options: dict[str, object], out: Path) -> tuple[object, str]:
-    """Give the finished run, or the reason why method and task do not go together."""
-    method, task = find_method(options["method"]), find_task(options["task"])
-    job = prepare(make_recipe({**options, "out": str(out)}))
-    reason = method.why_not(task.name, job.anatomy)
-    if reason is None:
-        list(job.run())
-    return job, reason or ""
-
-
-@pytest.mark.parametrize(("task", "method"), PAIRS)
-def test_contract_gate(task, method, toy_options, tmp_path):
-    """Every pair works or declines: same numbers twice, saved and loaded to the bit, one by one as in a batch."""
-    options = {**toy_options, "task": task, "method": method, "epochs": 1}
-    job, reason = train_or_reason(options, tmp_path / "one")
-    if reason:
-        assert len(reason) > 10, "a reason is a sentence"
-        return
-    again, _ = train_or_reason(options, tmp_path / "two")
-    assert hash_file(tmp_path / "one" / "model.safetensors") == hash_file(tmp_path / "two" / "model.safetensors")
-    assert job.plan.id == again.plan.id
-    assert job.bundle.gain.after.values == again.bundle.gain.after.values
-    assert 0 < job.bundle.gain.trainable_share <= 1
-    bundle = load(tmp_path / "one")
-    records = job.intake.splits.test[:24]
-    together = bundle.answer(records)
-    kept = job.intake.task.answer(
-        job.model,
-        job.examples["test"][:24],
-        tokenizer=job.tokenizer,
-        labels=job.plan.labels,
-        batch_tokens=bundle.facts["batch_tokens"],
-    )
-    assert np.array_equal(together, kept), "loading changes no bit"
-    alone = np.concatenate([bundle.answer([record]) for record in records])
-    assert np.abs(alone - together).max() < 1e-5
-    predictions = bundle.predict([record.fields["text"] for record in records])
-    assert len(predictions) == len(records)
-    assert json.dumps([dataclasses.asdict(prediction) for prediction in predictions])

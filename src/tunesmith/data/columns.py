@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ NAMES = {
         *("emotion", "polarity", "score", "output", "y", "标签", "类别", "情感", "分类", "类型", "意图"),
         *("标注", "主题", "评分", "星级", "情感倾向", "情绪"),
     ),
-    "labels": ("labels", "label", "tags", "classes", "categories", "topics", "标签", "类别"),
+    "labels": ("labels", "label", "tags", "classes", "categories", "topics", "标签", "类别"),  # where they hold lists
     "tokens": ("tokens", "words", "characters", "token", "字", "词"),
     "tags": ("tags", "ner_tags", "labels", "bio", "ner", "tag", "标签", "标注"),
     "entities": ("entities", "spans", "ents", "annotations", "label", "slots", "实体"),
@@ -58,6 +59,7 @@ NAMES = {
 }
 """Column names by which a role is known: by its own name, else by its kind ("text", "label")."""
 
+_LIST = re.compile(r"^\s*\[|\S\s*\|\s*\S")
 _SAMPLE_ROWS = 1000
 _LONGER = 2.0  # times the mean length of any other column that makes a column the text
 
@@ -177,7 +179,22 @@ def fits_by_name(source: Source, needs: Mapping[str, str], given: Mapping[str, s
     """Whether every role has a column that the user gave, or that is called like it."""
     roles = {**given, **{role: role for role in needs if role not in given and role in source.columns}}
     roles |= _by_name(source, needs, roles)
+    lists = [roles[role] for role, kind in needs.items() if kind == "list" and role in roles]
+    if lists and not _hold_lists(source, lists):
+        return False
     return set(needs) <= set(roles) and len({roles[role] for role in needs}) == len(needs)
+
+
+def _hold_lists(source: Source, columns: Sequence[str]) -> bool:
+    """Whether each of the columns holds lists: JSON ones, or texts parted by |."""
+    rows = [row for _, row in itertools.islice(source.rows(), 50) if not isinstance(row, BadRow)]
+    return all(
+        any(
+            isinstance(row.get(column), list) or (isinstance(row.get(column), str) and _LIST.search(row[column]))
+            for row in rows
+        )
+        for column in columns
+    )
 
 
 def _by_name(source: Source, needs: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, str]:

@@ -64,18 +64,19 @@ def _tally(expected: Ints, answered: Ints, labels: int, weights: Floats) -> _Tal
     return _Tally(weights @ (true_NL * answered_NL), weights @ true_NL, weights @ answered_NL)
 
 
-def _resamples(n: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks (b, N) of how often each row is drawn, RESAMPLES in all; the same for the same n and seed."""
+def resample_weights(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
+    """Yield blocks (b, N) of how often each row is drawn, `resamples` in all; the same for the same n and seed."""
     generator = np.random.default_rng(seed)
-    block = max(1, min(RESAMPLES, _CELLS_AT_ONCE // max(n, 1)))
-    for start in range(0, RESAMPLES, block):
-        size = min(block, RESAMPLES - start)
+    block = max(1, min(resamples, _CELLS_AT_ONCE // max(n, 1)))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
         draws = generator.integers(0, n, size=(size, n))
         draws += np.arange(size)[:, None] * n
         yield np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(float)
 
 
-def _limits(values: Sequence[float] | Floats) -> tuple[float, float]:
+def limits(values: Sequence[float] | Floats) -> tuple[float, float]:
+    """Give the 95% percentile interval."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -103,11 +104,11 @@ def summed_scores(statistics_NS: Floats, values: SumsToValues, *, main: str, see
         raise ValueError("cannot score zero rows")
     found = {name: float(value) for name, value in values(statistics_NS.sum(0)).items()}
     resampled: dict[str, list[Floats]] = {name: [] for name in found}
-    for weights in _resamples(n, seed):
+    for weights in resample_weights(n, seed):
         for name, value in values(weights @ statistics_NS).items():
             if name in resampled:
                 resampled[name].append(value)
-    intervals = {name: _limits(np.concatenate(blocks)) for name, blocks in resampled.items() if blocks}
+    intervals = {name: limits(np.concatenate(blocks)) for name, blocks in resampled.items() if blocks}
     return Scores(values=found, intervals=intervals, n=n, main=main)
 
 
@@ -120,8 +121,8 @@ def summed_difference(
     def difference(weights: Floats) -> Floats:
         return np.asarray(values(weights @ first_NS)[metric] - values(weights @ second_NS)[metric], dtype=float)
 
-    drawn = np.concatenate([difference(weights) for weights in _resamples(n, seed)])
-    return Difference(metric, float(difference(np.ones((1, n)))[0]), _limits(drawn), n)
+    drawn = np.concatenate([difference(weights) for weights in resample_weights(n, seed)])
+    return Difference(metric, float(difference(np.ones((1, n)))[0]), limits(drawn), n)
 
 
 def resampled_scores(n: int, values: RowsToValues, *, main: str, seed: int = 0) -> Scores:
@@ -137,7 +138,7 @@ def resampled_scores(n: int, values: RowsToValues, *, main: str, seed: int = 0) 
     for rows in _drawn_rows(n, seed):
         for name, value in values(rows).items():
             drawn[name].append(value)
-    intervals = {name: _limits(np.nan_to_num(each)) for name, each in drawn.items()}
+    intervals = {name: limits(np.nan_to_num(each)) for name, each in drawn.items()}
     return Scores(values=found, intervals=intervals, n=n, main=main)
 
 
@@ -147,7 +148,7 @@ def resampled_difference(
     """Bootstrap `metric` of the first answers minus the second's over the same drawn rows (paired)."""
     every = np.arange(n)
     drawn = [first(rows)[metric] - second(rows)[metric] for rows in _drawn_rows(n, seed)]
-    return Difference(metric, first(every)[metric] - second(every)[metric], _limits(np.nan_to_num(drawn)), n)
+    return Difference(metric, first(every)[metric] - second(every)[metric], limits(np.nan_to_num(drawn)), n)
 
 
 def _drawn_rows(n: int, seed: int) -> Iterator[Ints]:
@@ -190,10 +191,10 @@ def classification_scores(
     tally = _tally(expected, answered, len(labels), np.ones(n))
     values = {name: float(value) for name, value in tally.values().items()}
     resampled: dict[str, list[Floats]] = {name: [] for name in values}
-    for weights in _resamples(n, seed):
+    for weights in resample_weights(n, seed):
         for name, value in _tally(expected, answered, len(labels), weights).values().items():
             resampled[name].append(value)
-    intervals = {name: _limits(np.concatenate(blocks)) for name, blocks in resampled.items()}
+    intervals = {name: limits(np.concatenate(blocks)) for name, blocks in resampled.items()}
     reliability, ece = calibration(probabilities_NL.max(1), answered == expected)
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(confusion, (expected, answered), 1)
@@ -258,8 +259,8 @@ def paired_difference(
         return mine - _tally(expected, second, labels, weights).values()[metric]
 
     n = len(expected)
-    drawn = np.concatenate([difference(weights) for weights in _resamples(n, seed)])
-    return Difference(metric, float(difference(np.ones((1, n)))[0]), _limits(drawn), n)
+    drawn = np.concatenate([difference(weights) for weights in resample_weights(n, seed)])
+    return Difference(metric, float(difference(np.ones((1, n)))[0]), limits(drawn), n)
 
 
 def softmax(logits_NL: npt.NDArray[Any]) -> Floats:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = {
+    "multi-label-classification": "tunesmith.tasks.multi_label_classification",
     "text-classification": "tunesmith.tasks.text_classification",
 }
 ALIASES = {
+    "multi-label": "multi-label-classification",
     "classification": "text-classification",
     "sequence-classification": "text-classification",
     "sentiment-analysis": "text-classification",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from tunesmith.data.layout import Cells, Form, TargetKind
 from tunesmith.tasks import Answered, Baseline, Example, Load
 from tunesmith.tasks.batching import fill
-from tunesmith.types import Record, Splits
+from tunesmith.types import Record, Splits, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -137,3 +137,23 @@ def pad(rows: Sequence[Sequence[int]], filler: int, *, to_left: bool = False) ->
             place = slice(width - len(values), width) if to_left else slice(0, len(values))
             padded_BT[row, place] = torch.tensor(values, dtype=torch.long)
     return padded_BT
+
+
+def samples(task: BaseTask, records: Sequence[Record], values: Sequence[Any], most: int = 30) -> list[dict[str, Any]]:
+    """Give rows with what was expected and what was answered, as reports show them: two thirds of them wrong ones.
+
+    Args:
+        task: Says what is right.
+        records: With targets.
+        values: Decoded answers.
+        most: How many rows.
+    """
+    shown: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for record, value in zip(records, values, strict=True):
+        is_right = task.is_right(record, value)
+        if len(shown[is_right]) < most:
+            asked = record.fields["text"] if record.fields.keys() == {"text"} else dict(record.fields)
+            row = {"row": str(record.origin), "input": to_json(asked), "expected": to_json(record.target)}
+            shown[is_right].append({**row, "answered": to_json(value), "right": is_right})
+    wrong = shown[False][: max(most * 2 // 3, most - len(shown[True]))]
+    return [*wrong, *shown[True][: most - len(wrong)]]

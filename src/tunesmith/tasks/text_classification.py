@@ -280,30 +280,41 @@ def majority(splits: Splits, labels: Sequence[str]) -> Baseline:
 
 
 def tfidf(splits: Splits, labels: Sequence[str], seed: int, text_of: Callable[[Mapping[str, Any]], str]) -> Baseline:
-    """Terms and runs of two (three where most of the text is Chinese or Japanese); C chosen on the validation rows."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    """TF-IDF and logistic regression, C chosen on the validation rows."""
     from sklearn.linear_model import LogisticRegression
 
     start = time.perf_counter()
-    texts = {part: [text_of(record.fields) for record in getattr(splits, part)] for part in ("train", "valid", "test")}
+    train, valid, test = tfidf_features(splits, text_of, parts=("train", "valid", "test"))
     targets = {part: [record.target for record in getattr(splits, part)] for part in ("train", "valid")}
-    longest = 3 if _is_mostly_cjk(texts["train"]) else 2
-    # Texts of emoji alone have no words; every mark then counts as one.
-    term = _TERM if any(re.search(_TERM, text) for text in texts["train"]) else r"\S"
-    vectorizer = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=term)
-    train = vectorizer.fit_transform(texts["train"])
-    valid = vectorizer.transform(texts["valid"]) if texts["valid"] else None
 
     def fit(strength: float) -> Any:
         return LogisticRegression(C=strength, max_iter=300, random_state=seed, tol=1e-3).fit(train, targets["train"])
 
     fitted = [fit(strength) for strength in ((1.0, 10.0, 100.0) if valid is not None else (10.0,))]
     best = max(fitted, key=lambda model: model.score(valid, targets["valid"])) if valid is not None else fitted[0]
-    known = best.predict_log_proba(vectorizer.transform(texts["test"]))
-    answers = np.full((len(texts["test"]), len(labels)), -30.0)
+    known = best.predict_log_proba(test)
+    answers = np.full((len(splits.test), len(labels)), -30.0)
     place = {label: index for index, label in enumerate(labels)}
     answers[:, [place[label] for label in best.classes_]] = np.maximum(known, -30.0)
     return Baseline("tfidf", answers, time.perf_counter() - start)
+
+
+def tfidf_features(
+    splits: Splits, text_of: Callable[[Mapping[str, Any]], str], parts: Sequence[str] = ("train", "test")
+) -> list[Any]:
+    """Give sparse TF-IDF features of each part (None for an empty one), fitted on the training rows.
+
+    Terms and runs of two are counted, runs of three too where most of the text is Chinese or Japanese.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = {part: [text_of(record.fields) for record in getattr(splits, part)] for part in {"train", *parts}}
+    longest = 3 if _is_mostly_cjk(texts["train"]) else 2
+    # Texts of emoji alone have no words; every mark then counts as one.
+    term = _TERM if any(re.search(_TERM, text) for text in texts["train"]) else r"\S"
+    vectorizer = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=term)
+    vectorizer.fit(texts["train"])
+    return [vectorizer.transform(texts[part]) if texts[part] else None for part in parts]
 
 
 def _is_mostly_cjk(texts: Sequence[str]) -> bool:

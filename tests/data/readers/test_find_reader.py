@@ -46,7 +46,7 @@ def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(DataProblem) as caught:
         find_reader("x", "jsnl")
     assert str(caught.value) == (
-        "DataProblem: no reader is called 'jsnl'\n  do:    name one of: jsonl, csv, datasets, parquet"
+        "DataProblem: no reader is called 'jsnl'\n  do:    name one of: jsonl, conll, csv, datasets, parquet"
     )
     with pytest.raises(DataProblem, match=r"reader 'no\.such:Thing' cannot be loaded: No module named 'no'"):
         find_reader("x", "no.such:Thing")

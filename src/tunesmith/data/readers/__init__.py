@@ -17,6 +17,7 @@ READERS = {
     "csv": "tunesmith.data.readers.delimited",
     "jsonl": "tunesmith.data.readers.jsonl",
     "parquet": "tunesmith.data.readers.parquet",
+    "conll": "tunesmith.data.readers.conll",
     "datasets": "tunesmith.data.readers.datasets",
 }
 
@@ -29,6 +30,12 @@ _SUFFIXES = {
     ".jsonlines": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".bioes": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".bmes": "conll",
 }
 
 CELL_LIMIT = 1_000_000
@@ -85,6 +92,8 @@ class Reader(Protocol):
 def find_reader(path: str | Path, given: str | Reader = "") -> Reader:
     """Give the reader for `path`: by its suffix, or by what a folder holds.
 
+    A .txt, .tsv or .csv file that holds one token and its tag in each line is read as CoNLL.
+
     Args:
         path: A file, or a folder saved by the datasets library.
         given: A name from READERS, `module:NAME` of a user's own reader, or such an object. Decides when not empty.
@@ -111,7 +120,10 @@ def find_reader(path: str | Path, given: str | Reader = "") -> Reader:
             + " (all but .parquet also with .gz), or name a reader: "
             + ", ".join(READERS),
         )
-    return _load(READERS[_SUFFIXES[suffix]])
+    name = _SUFFIXES[suffix]
+    if name == "csv" and _is_conll(path):
+        name = "conll"
+    return _load(READERS[name])
 
 
 def read(path: str | Path, reader: str | Reader = "") -> Source:
@@ -123,6 +135,12 @@ def data_suffix(path: Path) -> str:
     """Give the suffix that tells the format, in lower case; a final `.gz` does not count."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix
+
+
+def _is_conll(path: Path) -> bool:
+    from tunesmith.data.readers import conll
+
+    return conll.is_conll(path)
 
 
 def _load(module: str) -> Reader:
