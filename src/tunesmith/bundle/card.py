@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith.bundle.report import duration, gain_lines, metric_name, part_rows, span
+from tunesmith.bundle.report import amount, amount_span, duration, gain_lines, metric_name, part_rows, second_metric
 from tunesmith.types import Gain, Plan
 
 
@@ -41,7 +41,7 @@ def render_card(
     front = yaml.safe_dump(
         _front_matter(name, gain, pipeline_tag, base_model, language, license), allow_unicode=True, sort_keys=False
     )
-    return f"---\n{front}---\n\n{_body(name, plan, gain, labels, base_model, created)}"
+    return f"---\n{front}---\n\n{_body(name, plan, gain, labels, base_model, created, pipeline_tag)}"
 
 
 def _front_matter(
@@ -64,16 +64,34 @@ def _front_matter(
     return {**{key: value for key, value in optional.items() if value}, **front}
 
 
-def _body(name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str) -> str:
+def _plain_use(pipeline_tag: str) -> list[str]:
+    """Give how to use the model without this library."""
+    if pipeline_tag != "text-classification":
+        return ["or with plain Transformers: the folder loads with `from_pretrained`, model and tokenizer."]
+    return [
+        "or with plain Transformers, which gives the same answers and scores:",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        f'pipeline("{pipeline_tag}", model="THIS FOLDER")("some text", truncation=True)',
+        "```",
+    ]
+
+
+def _body(
+    name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str, pipeline_tag: str
+) -> str:
     shown = ", ".join(f"`{_plain(label)}`" for label in labels[:30]) + (", ..." if len(labels) > 30 else "")
     base = f"`{base_model}`" if base_model else "a local base model"
+    abstains = plan.options.get("abstain_precision")
     rows = ", ".join(f"{count:,} {part}" for part, count in part_rows(plan).items())
     lines = [
         f"# {_plain(name)}",
         "",
         f"Tuned from {base} for {plan.task} with Tunesmith {plan.versions.get('tunesmith', '')}"
         + (f" on {created}." if created else "."),
-        f"It answers with one of {len(labels)} labels: {shown}.",
+        *([f"It knows {len(labels)} labels: {shown}."] if labels else []),
         "",
         "## What adaptation gained",
         "",
@@ -92,24 +110,14 @@ def _body(name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: 
         'run.predict(["some text"])',
         "```",
         "",
-        "or with plain Transformers, which gives the same answers and scores:",
-        "",
-        "```python",
-        "from transformers import pipeline",
-        "",
-        f'pipeline("{plan.task}", model="THIS FOLDER")("some text", truncation=True)',
-        "```",
+        *_plain_use(pipeline_tag),
         "",
         "## Limits",
         "",
         "- The figures hold for texts like those it was measured on, and for no others.",
-        "- It knows no label but the ones above and always answers with one of them"
-        + (
-            ", unless its score is below the threshold in bundle.json."
-            if plan.options.get("abstain_precision")
-            else "."
-        ),
-        "- Its scores are calibrated on validation rows of the same kind; on other texts they may be too sure.",
+        *(["- It knows no label but the ones above."] if labels else []),
+        *(["- It is silent where its score is below the threshold in bundle.json."] if abstains else []),
+        "- Its scores come from rows of the same kind; on other texts they may be too sure.",
         "- Texts longer than " + f"{plan.options.get('max_length')} tokens are cut.",
         "",
         "## How it was made",
@@ -125,14 +133,14 @@ def _body(name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: 
 
 
 def _table(gain: Gain) -> list[str]:
-    metric = metric_name(gain.after.main)
-    lines = [f"| | {metric} | 95% interval | Macro F1 | cost |", "|---|---|---|---|---|"]
+    main, second = gain.after.main, second_metric(gain.after)
+    lines = [f"| | {metric_name(main)} | 95% interval | {metric_name(second)} | cost |", "|---|---|---|---|---|"]
     for line in gain_lines(gain):
         scores = line.scores
-        macro = scores.values.get("macro_f1")
+        beside = scores.values.get(second)
         lines.append(
-            f"| {line.name} | {scores.value:.1%} | {span(scores.interval)} | "
-            f"{'-' if macro is None else f'{macro:.1%}'} | {duration(scores.seconds)} |"
+            f"| {line.name} | {amount(main, scores.value)} | {amount_span(main, scores.interval)} | "
+            f"{'-' if beside is None else amount(second, beside)} | {duration(scores.seconds)} |"
         )
     return lines
 

@@ -19,6 +19,8 @@ import jinja2
 from markupsafe import Markup
 
 from tunesmith.bundle import charts
+from tunesmith.bundle.highlight import Sample, read_samples
+from tunesmith.metrics import LOWER_IS_BETTER, NO_SHARE, goodness
 from tunesmith.types import Difference, Event, Gain, Inspection, Plan, Rejected, Scores
 
 LINES = {
@@ -105,7 +107,10 @@ def gain_table_html(name: str, gain: Gain) -> str:
     """Give the gain table alone as an HTML fragment, for notebooks."""
     rows = Markup("").join(
         Markup("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
-            line.name, charts.percent(line.scores.value), span(line.scores.interval), duration(line.scores.seconds)
+            line.name,
+            amount(gain.after.main, line.scores.value),
+            amount_span(gain.after.main, line.scores.interval),
+            duration(line.scores.seconds),
         )
         for line in gain_lines(gain)
     )
@@ -138,33 +143,56 @@ def span(interval: tuple[float, float] | None) -> str:
     return f"{100 * interval[0]:.1f} to {charts.percent(interval[1])}"
 
 
+def amount(metric: str, value: float | None) -> str:
+    """Give a metric's value: shares in percent, others (perplexity, bits) as they are."""
+    if metric not in NO_SHARE or value is None or not math.isfinite(value):
+        return charts.percent(value)
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def amount_span(metric: str, interval: tuple[float, float] | None) -> str:
+    """Give the interval of a metric in its own unit."""
+    if metric not in NO_SHARE or interval is None or not all(map(math.isfinite, interval)):
+        return span(interval)
+    return f"{amount(metric, interval[0])} to {amount(metric, interval[1])}"
+
+
+def second_metric(scores: Scores) -> str:
+    """Give the metric that stands beside the main one: macro F1 where it is measured, else the next; or nothing."""
+    others = [name for name in scores.values if name != scores.main and name in scores.intervals]
+    return "macro_f1" if "macro_f1" in others else next(iter(others), "")
+
+
 def points(difference: Difference | None) -> str:
-    """Give a difference with its interval in percentage points."""
+    """Give a difference with its interval: in percentage points, or in the metric's own unit."""
     if difference is None or not math.isfinite(difference.value):
         return charts.MISSING
     low, high = difference.interval
-    inside = f" ({_signed(low)} to {_signed(high)})" if math.isfinite(low) and math.isfinite(high) else ""
-    return f"{_signed(difference.value)}{inside}"
+    show = functools.partial(_signed, 1.0 if difference.metric in NO_SHARE else 100.0)
+    inside = f" ({show(low)} to {show(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{show(difference.value)}{inside}"
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+def _signed(scale: float, value: float) -> str:
+    text = f"{scale * value:+.1f}" if scale > 1 or abs(value) >= 10 else f"{value:+.2f}"
+    return text.replace("-", "−")
 
 
 def _headline(facts: Facts) -> dict[str, Any]:
     """Give the first thing that a person reads: one number, and the few that put it in place."""
     scores, gain = facts.scores, facts.gain
     tiles = [
-        (metric_name(key), charts.percent(scores.values[key]), span(scores.intervals.get(key)))
-        for key in ("accuracy", "macro_f1")
+        (metric_name(key), amount(key, scores.values[key]), amount_span(key, scores.intervals.get(key)))
+        for key in dict.fromkeys(("accuracy", second_metric(scores)))
         if key in scores.values and key != scores.main
     ]
     if gain:
         others = gain_lines(gain)[:-1]
-        best = max(others, key=lambda line: line.scores.values.get(scores.main, -math.inf), default=None)
+        best = max(others, key=lambda line: _goodness(line.scores, scores.main), default=None)
         if best and best.difference:
             value, _, interval = points(best.difference).partition(" ")
-            tiles.insert(0, ("Points gained", value, f"over {best.name} {interval}"))
+            title = "Difference" if scores.main in NO_SHARE else "Points gained"
+            tiles.insert(0, (title, value, f"over {best.name} {interval}"))
         tiles.append(
             ("Whole run", duration(gain.seconds), f"{charts.percent(gain.trainable_share, 2)} of parameters trained")
         )
@@ -172,10 +200,15 @@ def _headline(facts: Facts) -> dict[str, Any]:
         tiles.append(("Time to answer", duration(scores.seconds), f"{scores.n:,} rows"))
     return {
         "metric": metric_name(scores.main),
-        "value": charts.percent(scores.values.get(scores.main)),
-        "interval": span(scores.intervals.get(scores.main)),
+        "value": amount(scores.main, scores.values.get(scores.main)),
+        "interval": amount_span(scores.main, scores.intervals.get(scores.main)),
         "tiles": tiles,
     }
+
+
+def _goodness(scores: Scores, metric: str) -> float:
+    value = scores.values.get(metric, math.nan)
+    return goodness(metric, value) if math.isfinite(value) else -math.inf
 
 
 # --- sections: each gives what its macro shows, or nothing ------------------------------------------------------------
@@ -185,17 +218,24 @@ def _comparison(facts: Facts) -> dict[str, Any] | None:
     if facts.gain is None:
         return None
     lines, main = gain_lines(facts.gain), facts.scores.main
+    highs = [line.scores.intervals.get(main, (0.0, 0.0))[1] for line in lines]
+    full = max([high for high in highs if math.isfinite(high)] or [1.0]) if main in NO_SHARE else 1.0
     rows = [
         charts.Bar(
             line.name,
-            line.scores.values.get(main, math.nan),
-            charts.percent(line.scores.values.get(main)),
-            line.scores.intervals.get(main),
+            line.scores.values.get(main, math.nan) / full,
+            amount(main, line.scores.values.get(main)),
+            _scaled(line.scores.intervals.get(main), full),
             line.key == "after",
         )
         for line in lines
     ]
-    return {"lines": lines, "bars": charts.bar_rows(rows, has_axis=True), "main": main}
+    bars = charts.bar_rows(rows, has_axis=main not in NO_SHARE)
+    return {"lines": lines, "bars": bars, "main": main, "second": second_metric(facts.scores)}
+
+
+def _scaled(interval: tuple[float, float] | None, full: float) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0] / full, interval[1] / full)
 
 
 def _advice(facts: Facts) -> tuple[str, ...]:
@@ -209,7 +249,7 @@ def _curves(facts: Facts) -> list[Markup]:
     for metric in (facts.scores.main, "loss"):
         if measured := _series(facts.events, "evaluation", metric):
             title = "loss" if metric == "loss" else metric_name(metric).lower().replace("f1", "F1")
-            return [*found, charts.validation_chart(measured, title, is_lower_better=metric == "loss")]
+            return [*found, charts.validation_chart(measured, title, is_lower_better=metric in LOWER_IS_BETTER)]
     return found
 
 
@@ -242,6 +282,10 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
         return None
     ece = facts.scores.details.get("ece", math.nan)
     return {"picture": charts.reliability_chart(bins, ece) if bins else "", "abstain": abstain}
+
+
+def _samples(facts: Facts) -> list[Sample]:
+    return read_samples(facts.scores.details.get("samples") or ())
 
 
 def _worst(facts: Facts) -> tuple[Mapping[str, Any], ...]:
@@ -323,6 +367,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
     ("confusion", "What it confuses", _confusion),
     ("classes", "Each class", _classes),
     ("calibration", "How far to trust its confidence", _calibration),
+    ("samples", "Some of its answers", _samples),
     ("worst", "Most confident mistakes", _worst),
     ("data", "The data", _data),
     ("making", "How it was made", _making),
@@ -350,6 +395,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=charts.percent, duration=duration, span=span, points=points, clip=charts.clip)
+    environment.filters.update(percent=charts.percent, duration=duration, points=points, clip=charts.clip)
+    environment.globals.update(amount=amount, amount_span=amount_span, no_share=NO_SHARE)
     environment.globals.update(bar=charts.bar, bar_rows=charts.bar_rows, metric_name=metric_name, most_text=SHOWN_TEXT)
     return environment

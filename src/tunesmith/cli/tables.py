@@ -15,7 +15,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.bundle.report import duration, gain_lines, metric_name, points, span
+from tunesmith.bundle.highlight import as_words
+from tunesmith.bundle.report import amount, amount_span, duration, gain_lines, metric_name, points, second_metric
+from tunesmith.metrics import NO_SHARE
 from tunesmith.types import Comparison, Inspection, Plan, Problem, Rejected, Scores
 
 _BAR = 24  # cells of the longest bar
@@ -57,16 +59,16 @@ def cut(text: str, cells: int) -> str:
 
 def gain_table(gain: Any) -> RenderableType:
     """The table that a training run ends with."""
-    metric = metric_name(gain.after.main)
-    table = _plain_table("", metric, "95% interval", "Macro F1", "cost")
+    main, second = gain.after.main, second_metric(gain.after)
+    table = _plain_table("", metric_name(main), "95% interval", metric_name(second), "cost")
     for line in gain_lines(gain):
         style = "bold" if line.key == "after" else ""
-        macro = line.scores.values.get("macro_f1")
+        beside = line.scores.values.get(second)
         cells = (
             line.name,
-            f"{line.scores.value:.1%}",
-            span(line.scores.interval),
-            "" if macro is None else f"{macro:.1%}",
+            amount(main, line.scores.value),
+            amount_span(main, line.scores.interval),
+            "" if beside is None else amount(second, beside),
             duration(line.scores.seconds),
         )
         table.add_row(*cells, style=style)
@@ -77,7 +79,7 @@ def scores_table(scores: Scores) -> RenderableType:
     """Every value with its interval."""
     table = _plain_table("", "value", "95% interval")
     for name, value in scores.values.items():
-        table.add_row(metric_name(name), f"{value:.1%}", span(scores.intervals.get(name)))
+        table.add_row(metric_name(name), amount(name, value), amount_span(name, scores.intervals.get(name)))
     lines: list[RenderableType] = [
         table,
         Text(f"{scores.n:,} rows, answered in {duration(scores.seconds)}", style="dim"),
@@ -99,6 +101,8 @@ def per_label_table(scores: Scores, most: int = _MOST_LABELS) -> RenderableType:
     for label, row in rows[:most]:
         shares = (f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
         table.add_row(cut(label, 36), *shares, f"{row['support']:,.0f}")
+    if not rows:
+        return Text()
     return Group(table, *_and_more(len(rows) - most, "labels"), Text())
 
 
@@ -137,8 +141,7 @@ def inspection_lines(found: Inspection) -> RenderableType:
         Text(f"{found.rows:,} rows, {found.used:,} usable; columns {', '.join(found.columns)}"),
         *(Text(sentence) for sentence in found.inferred),
         Text(),
-        *_bars("label", found.label_counts),
-        Text(),
+        *([*_bars("label", found.label_counts), Text()] if found.label_counts else []),
         *_bars("characters", {f"{start:,} to {end - 1:,}": count for start, end, count in found.length_histogram}),
         Text(),
         Text(f"{found.duplicates:,} rows repeat an earlier text"),
@@ -207,10 +210,12 @@ def plan_lines(
     rejected = f", {len(inspection.rejected):,} not usable" if inspection.rejected else ""
     cut_short = f"; {data['cut']:,} training texts are longer and will be cut" if data["cut"] else ""
     labels = ", ".join(cut(label, 16) for label in plan.labels[:6]) + (", ..." if len(plan.labels) > 6 else "")
+    answers = [("labels", f"{len(plan.labels)}: {labels}")] if plan.labels else []
     rows = (
         ("data", f"{inspection.path}: {inspection.rows:,} rows{rejected}"),
         ("rows", f"{data['train']:,} train, {data['valid']:,} valid, {data['test']:,} test"),
-        ("labels", f"{len(plan.labels)}: {labels}"),
+        ("task", plan.task),
+        *answers,
         ("base", f"{base}, method {plan.method}"),
         (
             "training",
@@ -230,23 +235,27 @@ def plan_lines(
 
 def comparison_lines(found: Comparison) -> RenderableType:
     """All that `tunesmith compare` says."""
-    metric = metric_name(found.metric)
-    table = _plain_table("run", metric, "95% interval", "Macro F1")
+    main, second = found.metric, second_metric(next(iter(found.scores.values())))
+    table = _plain_table("run", metric_name(main), "95% interval", metric_name(second))
     for name, scores in found.scores.items():
-        macro = scores.values.get("macro_f1")
-        cells = (f"{scores.value:.1%}", span(scores.interval), "" if macro is None else f"{macro:.1%}")
-        table.add_row(cut(name, 40), *cells)
+        beside = scores.values.get(second)
+        cells = (amount(main, scores.value), amount_span(main, scores.interval))
+        table.add_row(cut(name, 40), *cells, "" if beside is None else amount(second, beside))
     warnings = [problem for problem in found.problems if problem.severity != "note"]
     notices = [*problem_lines(warnings), *_rejected_lines(found.rejected)]
     lines: list[RenderableType] = [*notices, table, Text(f"{found.n:,} rows", style="dim"), Text()]
     for pair, difference in found.differences.items():
         judged = "clear" if difference.is_clear else "cannot be told: the interval includes zero"
-        lines.append(Text(f"{pair}: {points(difference)} points; {judged}"))
-    lines += [Text(), _winners_table(found.winners, list(found.scores)), Text()]
+        unit = "" if found.metric in NO_SHARE else " points"
+        lines.append(Text(f"{pair}: {points(difference)}{unit}; {judged}"))
+    if found.winners:
+        lines += [Text(), _winners_table(found.winners, list(found.scores))]
+    lines.append(Text())
     lines.append(Text(f"{found.changed_count:,} of {found.n:,} rows are answered differently", style="bold"))
     for row in found.changed[:10]:
-        answers = ", ".join(f"{name}: {value}" for name, value in row["answers"].items())
-        lines += [Text(f"  {cut(str(row['text']), 74)}"), Text(f"    true {row['expected']}; {answers}", style="dim")]
+        answers = ", ".join(f"{name}: {cut(as_words(value), 60)}" for name, value in row["answers"].items())
+        expected = cut(as_words(row["expected"]), 60)
+        lines += [Text(f"  {cut(str(row['text']), 74)}"), Text(f"    true {expected}; {answers}", style="dim")]
     return Group(*lines, *_and_more(found.changed_count - 10, "rows (--json lists up to 50)"))
 
 
