@@ -227,7 +227,7 @@ MISTAKES = [
     (["predict", "RUN", "a", "--file", "b"], "give either texts or --file"),
     (["predict", "RUN", "--file", "DATA"], "--file and --out go together"),
     (["compare", "RUN", "--data", "DATA"], "one run alone cannot be compared"),
-    (["inspect", "DATA", "--task", "translation"], "no task 'translation'"),
+    (["inspect", "DATA", "--task", "divination"], "no task 'divination'"),
 ]
 
 

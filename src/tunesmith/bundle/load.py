@@ -106,6 +106,18 @@ class Bundle:
         each = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         return list(self.predictions([self.record(one, row) for row, one in enumerate(each, 1)], **options))
 
+    def stream(self, given: Input, **options: Any) -> Iterator[str]:
+        """Answer one input piece by piece as it is written; only tasks that answer in words can.
+
+        Raises:
+            TypeError: The task has no words to stream.
+        """
+        task: Any = self.task.configured(options)
+        if not hasattr(task, "stream"):
+            raise TypeError(f"task {task.name} answers at once; use predict")
+        model, tokenizer = self._engine
+        yield from task.stream(model, tokenizer, self.record(given))
+
     def record(self, given: Input, row: int = 1) -> Record:
         """Make a record of one input, checked as a row of a file would be."""
         if not isinstance(given, (str, Mapping)):

@@ -26,6 +26,7 @@ def predict_file(
     out: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     has_all_scores: bool = False,
     may_overwrite: bool = False,
     on_rows: Callable[[int], None] | None = None,
@@ -40,6 +41,7 @@ def predict_file(
             `has_all_scores` one `score:LABEL` each, and `problem` (why there is no answer). An added column whose name
             the file has already is called `predicted_label` and so on. Lists and objects are JSON in a table's cell.
         columns: Role -> column; else those of the training, else inferred.
+        settings: Options of the task, e.g. {"max_new_tokens": 20}.
         has_all_scores: Add the score of every label.
         may_overwrite: Replace `out` when it is there.
         on_rows: Called with the number of rows so far.
@@ -64,7 +66,7 @@ def predict_file(
         try:
             with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 write = _writer(file, target.suffix, [*source.columns, *added.values()])
-                for fields, prediction, problem in _answered(bundle, source, found):
+                for fields, prediction, problem in _answered(bundle, source, found, settings or {}):
                     write(fields | _shown(prediction, problem, added, answer, is_table=target.suffix != ".jsonl"))
                     counts["rows"] += 1
                     counts[
@@ -103,7 +105,7 @@ def _added_columns(taken: tuple[str, ...], answer: str, labels: tuple[str, ...])
 
 
 def _answered(
-    bundle: Bundle, source: data.Source, columns: data.Columns
+    bundle: Bundle, source: data.Source, columns: data.Columns, settings: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Prediction | None, str]]:
     """Yield every row's fields with its prediction, or None and why there is none, in file order."""
     waiting: list[tuple[dict[str, Any], Record | None, str]] = []
@@ -114,9 +116,9 @@ def _answered(
             record, fault = _read(bundle, data.Cells(found, columns.roles), Origin(source.path, row))
             waiting.append((dict(found), record, f"row {row}: {fault}" if fault else ""))
         if len(waiting) == _AT_ONCE:
-            yield from _answer_part(bundle, waiting)
+            yield from _answer_part(bundle, waiting, settings)
             waiting = []
-    yield from _answer_part(bundle, waiting)
+    yield from _answer_part(bundle, waiting, settings)
 
 
 def _read(bundle: Bundle, cells: data.Cells, origin: Origin) -> tuple[Record | None, str]:
@@ -128,9 +130,9 @@ def _read(bundle: Bundle, cells: data.Cells, origin: Origin) -> tuple[Record | N
 
 
 def _answer_part(
-    bundle: Bundle, part: list[tuple[dict[str, Any], Record | None, str]]
+    bundle: Bundle, part: list[tuple[dict[str, Any], Record | None, str]], settings: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Prediction | None, str]]:
-    predictions = bundle.predictions(record for _, record, _ in part if record is not None)
+    predictions = bundle.predictions((record for _, record, _ in part if record is not None), **settings)
     for fields, record, problem in part:
         yield fields, next(predictions) if record is not None else None, problem
 

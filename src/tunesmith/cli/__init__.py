@@ -13,9 +13,11 @@ from collections.abc import Sequence
 COMMANDS = {
     "inspect": "what is in a data file, and what is wrong with it",
     "train": "adapt a base model to a labelled file and measure what that gained",
+    "pretrain": "make a base model from plain text, or go on with one",
     "predict": "answer a text, or every row of a file",
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
+    "tasks": "list what a model can be asked, and the columns that it takes",
     "init": "make a folder with sample data and a commented recipe",
     "doctor": "check the installation and this machine",
 }

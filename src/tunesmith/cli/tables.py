@@ -18,6 +18,7 @@ from rich.text import Text
 from tunesmith.bundle.highlight import as_words
 from tunesmith.bundle.report import amount, amount_span, duration, gain_lines, metric_name, points, second_metric
 from tunesmith.metrics import NO_SHARE
+from tunesmith.tasks import Task
 from tunesmith.types import Comparison, Inspection, Plan, Problem, Rejected, Scores
 
 _BAR = 24  # cells of the longest bar
@@ -279,3 +280,25 @@ def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
 
 def _and_more(count: int, what: str) -> list[RenderableType]:
     return [Text(f"  and {count:,} more {what}", style="dim")] if count > 0 else []
+
+
+def tasks_table(tasks: Mapping[str, Task]) -> RenderableType:
+    """The catalogue of tasks: columns in, answer out, metric that decides."""
+    table = _plain_table("task", "reads", "answers", "measured by", numbers_from=9)
+    for name, task in tasks.items():
+        form = task.forms[0]
+        table.add_row(name, ", ".join(form.inputs), ", ".join(form.targets), metric_name(task.main))
+    return Group(table, Text(), Text("tunesmith tasks NAME shows one; --columns role=COLUMN names your own columns."))
+
+
+def task_lines(task: Task, aliases: Sequence[str]) -> RenderableType:
+    """One task: its other names, the layouts of a file that it reads, its metrics and options."""
+    lines: list[RenderableType] = [Text(task.name, style="bold")]
+    lines += [Text(f"also called {', '.join(aliases)}")] if aliases else []
+    for form in task.forms:
+        optional = f" (optional: {', '.join(form.optional)})" if form.optional else ""
+        lines.append(Text(f"columns     {', '.join(form.inputs)} -> {', '.join(form.targets)}{optional}"))
+    lines.append(Text(f"metrics     {', '.join(task.metrics)}; {task.main} decides"))
+    if task.options:
+        lines.append(Text(f"options     {', '.join(task.options)} (--set KEY=VALUE)"))
+    return Group(*lines)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem, Stopped
-from tunesmith.training.recipe import ALIASES, canonical, keys, make_recipe, read_recipe
+from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, read_sets
 
 if TYPE_CHECKING:
     from tunesmith.training.job import Job
@@ -83,13 +83,11 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
     """Give the recipe's keys: from the file, then from `--set`, then from the flags."""
     is_recipe = options.data and Path(options.data).suffix in {".yaml", ".yml"}
     values = read_recipe(Path(options.data)) if is_recipe else {"data": options.data} if options.data else {}
-    sets = {}
-    for item in options.set:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise PlanProblem(f"--set {item} has no value", where="command line", do="write --set KEY=VALUE")
-        sets[name.strip()] = value.strip()
-    return values | canonical(sets) | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
+    return (
+        values
+        | read_sets(options.set)
+        | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
+    )
 
 
 def _print_plan(job: Job, output: Output) -> None:

@@ -202,7 +202,7 @@ def demand_trainable(
     if rejected and rejected >= max_rejected * checked.rows:
         raise _too_many_rejected(checked, max_rejected, listed_in)
     if not checked.used:
-        raise DataProblem("the file has no usable row", where=where, do="give rows with a text and a label")
+        raise DataProblem("the file has no usable row", where=where, do="look at them with: tunesmith inspect FILE")
     if target_kind != "label":
         _demand_rows(checked, target_kind)
         return

@@ -24,8 +24,8 @@ NAMES = {
     ),
     "labels": ("labels", "label", "tags", "classes", "categories", "topics", "标签", "类别"),  # where they hold lists
     "tokens": ("tokens", "words", "characters", "token", "字", "词"),
-    "tags": ("tags", "ner_tags", "labels", "bio", "ner", "tag", "标签", "标注"),
-    "entities": ("entities", "spans", "ents", "annotations", "label", "slots", "实体"),
+    "tags": ("tags", "ner_tags", "labels", "bio", "ner", "tag", "slots", "标签", "标注"),
+    "entities": ("entities", "spans", "ents", "annotations", "实体"),
     "head": ("head", "head_span", "subject", "e1", "h", "entity_1", "头实体"),
     "tail": ("tail", "tail_span", "object", "e2", "t", "entity_2", "尾实体"),
     "relation": ("relation", "label", "predicate", "rel", "关系"),
@@ -43,10 +43,13 @@ NAMES = {
         "假设",
     ),
     "score": ("score", "similarity", "相似度"),
-    "question": ("question", "query", "prompt", "stem", "premise", "问题"),
-    "context": ("context", "passage", "paragraph", "document", "上下文", "段落", "篇章"),
+    "question": ("question", "query", "prompt", "stem", "premise", "statement", "goal", "ctx", "问题", "题目"),
+    "context": ("context", "passage", "paragraph", "document", "article", "上下文", "段落", "篇章", "文章"),
     "answers": ("answers", "answer", "答案"),
     "choices": ("choices", "options", "candidates", "endings", "选项"),
+    "choice1": ("choice1", "option1", "sol1", "ending0", "sent0", "sentence0", "选项1", "选项a"),
+    "choice2": ("choice2", "option2", "sol2", "ending1", "sent1", "sentence1", "选项2", "选项b"),
+    "answer": ("answer", "answerkey", "correct", "答案"),
     "source": ("source", "src", "en", "input", "classical", "原文"),
     "target": ("target", "tgt", "translation", "de", "zh", "modern", "output", "译文"),
     "document": ("document", "article", "text", "abstract", "content", "body", "source", "正文", "文章", "摘要"),
@@ -54,6 +57,7 @@ NAMES = {
     "prompt": ("prompt", "instruction", "input", "question", "text", "提示", "指令"),
     "completion": ("completion", "output", "response", "answer", "回答"),
     "messages": ("messages", "conversation", "conversations", "dialogue", "dialog", "turns", "对话"),
+    "reply": ("reply", "answer", "response", "回答", "答复", "回复", "答案"),
     "code": ("code", "solution", "canonical_solution", "completion", "代码"),
     "tests": ("tests", "test_list", "test", "测试"),
 }
@@ -183,6 +187,12 @@ def fits_by_name(source: Source, needs: Mapping[str, str], given: Mapping[str, s
     if lists and not _hold_lists(source, lists):
         return False
     return set(needs) <= set(roles) and len({roles[role] for role in needs}) == len(needs)
+
+
+def has_label(source: Source) -> bool:
+    """Whether a column is called like a label, and like nothing else."""
+    words = ("label", "class", "category", "intent", "sentiment", "stars", "rating", "topic", "emotion", "polarity")
+    return any(_plain(column) in {*words, "标签", "类别", "情感", "分类", "意图", "评分"} for column in source.columns)
 
 
 def _hold_lists(source: Source, columns: Sequence[str]) -> bool:

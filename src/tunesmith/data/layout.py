@@ -177,6 +177,8 @@ class Cells:
         if column not in self._values:
             raise Fault("wrong-columns", f"the row has no '{column}'", f"add '{column}' to the row")
         value = self._values[column]
+        if isinstance(value, tuple):
+            return list(value)
         if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
             try:
                 return json.loads(value)

@@ -7,7 +7,7 @@ No torch here: `tunesmith train --help` reads this file.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,14 @@ class Recipe:
         10.0, "number", "the fresh head learns at this many times the rate", least=0.0, most=1000.0
     )
     max_length: Any = _key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
-    encoder: str = _key("cross", "text", "text pairs: cross (both texts at once) or bi (each by itself, compared after)")
+    encoder: str = _key(
+        "cross", "text", "text pairs: cross (both texts at once) or bi (each by itself, compared after)"
+    )
     stride: int = _key(128, "whole", "tokens that two windows of a long text share", least=0)
     max_new_tokens: Any = _key(AUTO, "auto-whole", "most tokens that an answer in words may have", least=1)
-    num_beams: int = _key(1, "whole", "beams of the search for an answer; 1 takes the likeliest token each time", least=1)
+    num_beams: int = _key(
+        1, "whole", "beams of the search for an answer; 1 takes the likeliest token each time", least=1
+    )
     do_sample: bool = _key(False, "yes-no", "draw the answer's tokens by chance instead of taking the likeliest")
     temperature: float = _key(1.0, "number", "of drawn tokens: below 1 surer, above 1 wilder", least=0.01, most=100.0)
     top_k: int = _key(50, "whole", "draw among this many likeliest tokens; 0 for all", least=0)
@@ -193,6 +197,23 @@ def canonical(values: Mapping[str, Any], *, where: str = "recipe") -> dict[str, 
             raise PlanProblem(f"'{given}' and another key both set {name}", where=where, do="keep one of them")
         chosen[name] = value
     return chosen
+
+
+def read_sets(items: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE items as keys of their own types.
+
+    Raises:
+        PlanProblem: No such key, no value, or one of the wrong kind.
+    """
+    values = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise PlanProblem(f"--set {item} has no value", where="command line", do="write --set KEY=VALUE")
+        values[name.strip()] = value.strip()
+    known = canonical(values, where="command line")
+    recipe = Recipe(**known)
+    return {name: getattr(recipe, name) for name in known}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
