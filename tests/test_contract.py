@@ -235,7 +235,9 @@ def test_resuming_after_sigkill_equals_an_undisturbed_run(task, run_of, options_
     command = [sys.executable, "-m", "tunesmith", "train", str(values["data"]), "--quiet", *sets]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and not list(out.glob("checkpoints/*/manifest.json")):
+    while (
+        process.poll() is None and time.monotonic() < deadline and not list(out.glob("checkpoints/[!.]*/manifest.json"))
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()

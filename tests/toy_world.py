@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -18,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 FAMILIES = ("animal", "metal", "weather")
 WORDS = {family: [f"{family[0]}{index}" for index in range(16)] for family in FAMILIES}
 FILLERS = [f"the{index}" for index in range(12)]
+ASKING = ("=>", "TL", ";", "DR", ":", "?")  # what causal models are asked by
 LABELLED = 8  # words of each family that training rows use; the rest stand in test rows only
 
 
@@ -54,7 +57,9 @@ def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -65,6 +70,103 @@ def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
         mask_token="[MASK]",
         model_max_length=32,
     )
+
+
+def make_writing_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Give a tokenizer for models that write: one token for each word, and an end token after each text."""
+    specials = ["[PAD]", "[UNK]", "[END]", "[MASK]"]
+    words = [*FILLERS, *FAMILIES, *(word for family in FAMILIES for word in WORDS[family]), *ASKING]
+    vocabulary = {word: index for index, word in enumerate([*specials, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", 2)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[END]",
+        mask_token="[MASK]",
+        model_max_length=48,
+    )
+
+
+def make_causal_base(folder: Path, *, steps: int = 120, seed: int = 0) -> Path:
+    """Pretrain a two-layer GPT-2 on running text (steps=0: leave it as drawn) and save it."""
+    torch.manual_seed(seed)
+    tokenizer = make_writing_tokenizer()
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_positions=48,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+
+    def loss(texts: list[list[str]]) -> torch.Tensor:
+        batch = tokenizer([" ".join(words) for words in texts], return_tensors="pt")
+        return model(**batch, labels=batch["input_ids"]).loss
+
+    return _pretrained(model, tokenizer, loss, folder, steps=steps, peak=4e-3, seed=seed)
+
+
+def make_seq2seq_base(folder: Path, *, steps: int = 200, seed: int = 0) -> Path:
+    """Pretrain a small T5 to name the word that is missing from running text, and save it (steps=0: as drawn).
+
+    A decoder that had to repeat the other words too could tell the family from them, and never look at the encoder.
+    """
+    torch.manual_seed(seed)
+    tokenizer = make_writing_tokenizer()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer),
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_decoder_layers=1,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=16,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    model = transformers.T5ForConditionalGeneration(config).eval()
+
+    def loss(texts: list[list[str]]) -> torch.Tensor:
+        batch = tokenizer([" ".join(words[1:]) for words in texts], return_tensors="pt")
+        labels = tokenizer([words[0] for words in texts], return_tensors="pt")["input_ids"]
+        return model(**batch, labels=labels).loss
+
+    return _pretrained(model, tokenizer, loss, folder, steps=steps, peak=2e-2, seed=seed)
+
+
+def _pretrained(
+    model: Any,
+    tokenizer: Any,
+    loss: Callable[[list[list[str]]], torch.Tensor],
+    folder: Path,
+    *,
+    steps: int,
+    peak: float,
+    seed: int,
+) -> Path:
+    """Train a writing model on texts of six words of one family each, without dropout, and save it."""
+    generator = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(steps):  # in evaluation mode: the chances of dropout are for the adaptation
+        for group in optimizer.param_groups:
+            group["lr"] = peak * min(1, (step + 1) / 30) * (1 - step / steps)
+        loss([generator.sample(WORDS[generator.choice(FAMILIES)], 6) for _ in range(48)]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    transformers.utils.logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def make_base(folder: Path, *, steps: int = 160, seed: int = 0) -> Path:

@@ -82,6 +82,26 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A labelled stretch of a text."""
+
+    start: int  # characters from the beginning of the text
+    end: int  # exclusive: text[start:end]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A stretch of a text that a model found; two are equal where text, label and place are."""
+
+    text: str  # what stands there
+    label: str
+    start: int  # characters from the beginning of the text
+    end: int  # exclusive
+    score: float = field(default=1.0, compare=False)  # 0..1
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something noticed in the data, in three parts like an error, but not (yet) a reason to stop."""
 

@@ -216,7 +216,7 @@ MISTAKES = [
     (["train", "DATA", "--set", "epochs"], "--set epochs has no value"),
     (["train", "DATA", "--set", "epoch=3"], "no recipe key 'epoch'"),
     (["train", "DATA", "--epochs", "many"], "epochs is 'many'; it must be a number or auto"),
-    (["train", "DATA", "--method", "lora"], "no method 'lora'"),
+    (["train", "DATA", "--method", "magic"], "no method 'magic'"),
     (["train", "DATA", "--model", "./nowhere at all"], "no base model './nowhere at all'"),
     (["train", "DATA", "--track", "paper"], "no tracker 'paper'"),
     (["train", "DATA", "--label", "stars"], "column 'stars' is missing"),

@@ -64,8 +64,12 @@ def _front_matter(
     return {**{key: value for key, value in optional.items() if value}, **front}
 
 
-def _plain_use(pipeline_tag: str) -> list[str]:
+def _plain_use(pipeline_tag: str, plan: Plan) -> list[str]:
     """Give how to use the model without this library."""
+    if plan.options.get("merge") == "no":
+        if plan.method in {"adapter", "bitfit"}:
+            return ["The folder holds only what was learnt; Tunesmith puts it onto the base model, which it needs too."]
+        return ["or with plain PEFT: `PeftModel.from_pretrained(BASE, folder)`, where BASE is the base model."]
     if pipeline_tag != "text-classification":
         return ["or with plain Transformers: the folder loads with `from_pretrained`, model and tokenizer."]
     return [
@@ -110,7 +114,7 @@ def _body(
         'run.predict(["some text"])',
         "```",
         "",
-        *_plain_use(pipeline_tag),
+        *_plain_use(pipeline_tag, plan),
         "",
         "## Limits",
         "",

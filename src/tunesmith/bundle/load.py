@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.bundle.atomic import MANIFEST, find_damage
+from tunesmith.bundle.delta import rebuild
 from tunesmith.data.layout import Cells, Fault
 from tunesmith.errors import BundleProblem, DataProblem
 from tunesmith.tasks import TASKS, Answered, Task, find_task
@@ -74,6 +75,8 @@ class Bundle:
         from tunesmith.models.build import build_model, build_tokenizer, read_config
         from tunesmith.models.find import check_folder
 
+        if (delta := self.facts.get("delta")) and not delta["merged"]:
+            return rebuild(self.path, delta, self.plan, self.task), build_tokenizer(self.path)
         check_folder(self.path)
         model_class = self.task.model_class(read_config(self.path))
         return build_model(self.path, model_class), build_tokenizer(self.path)

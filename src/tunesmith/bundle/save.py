@@ -2,6 +2,7 @@
 
 README.md            model card                    recipe.yaml, plan.json   what was asked, what was decided
 config.json, model.safetensors, tokenizer files    gain.json                the measured comparison
+adapter/             what was learnt, apart        (its files at the top, and no model.safetensors: see `delta`)
 bundle.json          id, task, labels, threshold   data.json, splits.json   what was in the file, who is where
 report.html          the report                    rejected.jsonl           rows that were not used, and why
 log.jsonl            events of the training        manifest.json            hashes of all this, written last
@@ -17,6 +18,7 @@ from typing import Any
 
 from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync, write_file, write_json, write_manifest
 from tunesmith.bundle.card import render_card
+from tunesmith.bundle.delta import FOLDER, Delta, write_delta
 from tunesmith.bundle.report import render_report
 from tunesmith.data import write_rejected
 from tunesmith.types import Event, Gain, Inspection, Plan, Splits
@@ -41,6 +43,7 @@ class Contents:
     created: str  # ISO 8601, UTC
     pipeline: str  # what model hubs call the task
     hub_id: str = ""  # of the base model, where it has one
+    delta: Delta | None = None  # what was learnt apart from the base's own weights
 
 
 def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] = ()) -> None:
@@ -77,6 +80,7 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         "batch_tokens": plan.options["batch_tokens"],
         "temperature": contents.temperature,
         "threshold": contents.threshold,
+        **({} if contents.delta is None else {"delta": contents.delta.facts}),
     }
     write_json(folder / "bundle.json", bundle)
     card = render_card(
@@ -112,11 +116,18 @@ def _save_model(folder: Path, contents: Contents) -> None:
     with explain_os_errors(folder, "saving the model"):
         try:
             with quiet():
-                contents.model.save_pretrained(temporary)
+                if contents.delta is None or contents.delta.is_merged:
+                    contents.model.save_pretrained(temporary)
+                else:
+                    contents.model.config.save_pretrained(temporary)
                 contents.tokenizer.save_pretrained(temporary)
-            for path in sorted(temporary.iterdir()):
+            if contents.delta is not None:
+                write_delta(temporary / FOLDER if contents.delta.is_merged else temporary, contents.delta)
+            for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                target = folder / path.relative_to(temporary)
+                target.parent.mkdir(exist_ok=True)
                 sync(path)
-                os.replace(path, folder / path.name)
+                os.replace(path, target)
             sync(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

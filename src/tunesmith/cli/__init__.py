@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
     "tasks": "list what a model can be asked, and the columns that it takes",
+    "methods": "list what may change in a base model, how much that is, and when to choose it",
     "init": "make a folder with sample data and a commented recipe",
     "doctor": "check the installation and this machine",
 }

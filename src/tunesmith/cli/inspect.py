@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from tunesmith.cli.output import Output
 from tunesmith.data.columns import read_roles
@@ -27,6 +28,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
     given = read_roles(options.columns, text=options.text, label=options.label)
     name = guess_task(data.read(options.data), given) if options.task == "auto" else options.task
     found = data.inspect(options.data, layout=find_task(name), given=given, others=options.others)
+    if options.task == "auto":
+        guess = f"task is {name} (by the columns {', '.join(found.columns)}; override with --task)"
+        found = dataclasses.replace(found, inferred=(guess, *found.inferred))
     output.document(found)
     output.show(inspection_lines(found))
     return 0

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
 
 from tunesmith.cli.output import Output
-from tunesmith.types import Event
-
-if TYPE_CHECKING:
-    from tunesmith.training.job import Job
+from tunesmith.errors import Stopped
+from tunesmith.types import Event, Plan
 
 
-def watch(job: Job, events: Iterable[Event], output: Output) -> None:
-    """Run a job by its events and show them: one live line on a terminal, else a line for each evaluation."""
+class Job(Protocol):
+    """What is run here: training, and pretraining."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is kept."""
+
+    def run(self, stop_signal: Callable[[], int]) -> Iterable[Event]:
+        """Do it, event by event."""
+
+
+def work(job: Job, output: Output, *, resume: str) -> None:
+    """Run a job and show its events; the first Ctrl-C or SIGTERM saves and stops, a second one stops at once.
+
+    Args:
+        job: Ready to start.
+        output: Where words go.
+        resume: The command that goes on with a stopped run, without the run's name.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        asked.append(number)
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _watch(job, job.run(stop_signal=lambda: asked[0] if asked else 0), output)
+    except Stopped as stopped:
+        stopped.do = f"go on with: {resume} {job.folder}"
+        raise
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _watch(job: Job, events: Iterable[Event], output: Output) -> None:
+    """Show events: one live line on a terminal, else a line for each evaluation; notes on lines of their own."""
     if output.is_quiet:
         for _ in events:
             pass
@@ -24,6 +64,10 @@ def watch(job: Job, events: Iterable[Event], output: Output) -> None:
     try:
         for event in events:
             line.take(event)
+            if event.kind == "note":
+                line.close()  # wiped, and drawn again at the next step
+                for words in event.text.splitlines():
+                    output.say(words)
     finally:
         line.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -20,6 +20,9 @@ from tunesmith.bundle.report import amount, amount_span, duration, gain_lines, m
 from tunesmith.metrics import NO_SHARE
 from tunesmith.tasks import Task
 from tunesmith.types import Comparison, Inspection, Plan, Problem, Rejected, Scores
+
+if TYPE_CHECKING:
+    from tunesmith.methods.catalogue import Described  # torch comes with it
 
 _BAR = 24  # cells of the longest bar
 _MOST_LABELS = 20
@@ -289,6 +292,22 @@ def tasks_table(tasks: Mapping[str, Task]) -> RenderableType:
         form = task.forms[0]
         table.add_row(name, ", ".join(form.inputs), ", ".join(form.targets), metric_name(task.main))
     return Group(table, Text(), Text("tunesmith tasks NAME shows one; --columns role=COLUMN names your own columns."))
+
+
+def methods_table(methods: Sequence[Described], base: str) -> RenderableType:
+    """The catalogue of methods: share of the base model that they train, their own rate, when to choose them."""
+    table = _plain_table("method", "trains", "rate", "choose it for", numbers_from=9)
+    for method in methods:
+        share = "" if method.trainable_share is None else f"{method.trainable_share:.2%}"
+        rate = "" if method.learning_rate is None else f"{method.learning_rate:.0e}"
+        table.add_row(method.name, share, rate, method.when)
+    lines: list[RenderableType] = [table, Text(), Text(f"shares and rates are for {base} with two labels")]
+    for method in methods if len(methods) == 1 else ():
+        kept = {None: "the weights themselves", True: "merged into the weights, and apart in adapter/"}
+        lines.append(Text(f"changes     {method.changes}"))
+        lines.append(Text(f"keeps       {kept.get(method.can_merge, 'what was learnt, apart from the base model')}"))
+        lines.append(Text(f"options     {', '.join(method.options) or 'none'} (--set KEY=VALUE)"))
+    return Group(*lines)
 
 
 def task_lines(task: Task, aliases: Sequence[str]) -> RenderableType:

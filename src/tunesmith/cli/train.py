@@ -10,12 +10,11 @@ import argparse
 import json
 import os
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
-from tunesmith.errors import PlanProblem, Stopped
+from tunesmith.errors import PlanProblem
 from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, read_sets
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if int(os.environ.get("RANK", "0")) > 0:
         output.is_quiet = True
     output.say("reading the data and the base model ...")
+    from tunesmith.cli.progress import work
     from tunesmith.training.job import prepare, prepare_resume
     from tunesmith.training.track import demand_tracker
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if options.dry_run:
         output.document({"run": None, "plan": job.plan, "data": job.intake.inspection})
         return 0
-    _train(job, output)
+    work(job, output, resume="tunesmith train --resume")
     if job.bundle is not None:  # in a run of several processes only the first one writes and speaks
         _print_gain(job, output)
     return 0
@@ -96,27 +96,6 @@ def _print_plan(job: Job, output: Output) -> None:
     output.show(plan_lines(job.plan, job.intake.inspection, job.intake.inferred, base=job.base.name))
     for remark in job.remarks:
         output.say(f"note: {remark}")
-
-
-def _train(job: Job, output: Output) -> None:
-    """Run the job; the first Ctrl-C or SIGTERM saves and stops, a second one stops at once."""
-    from tunesmith.cli.progress import watch
-
-    asked: list[int] = []
-
-    def ask(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-        asked.append(number)
-
-    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        watch(job, job.run(stop_signal=lambda: asked[0] if asked else 0), output)
-    except Stopped as stopped:
-        stopped.do = f"go on with: tunesmith train --resume {job.folder}"
-        raise
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _print_gain(job: Job, output: Output) -> None:

@@ -16,11 +16,31 @@ if TYPE_CHECKING:
 METHODS = {
     "full": "tunesmith.methods.full",
     "top-layers": "tunesmith.methods.top_layers",
+    "bitfit": "tunesmith.methods.bitfit",
+    "lora": "tunesmith.methods.lora",
+    "adalora": "tunesmith.methods.adalora",
+    "dora": "tunesmith.methods.dora",
+    "adapter": "tunesmith.methods.adapter",
+    "ia3": "tunesmith.methods.ia3",
+    "prefix": "tunesmith.methods.prefix",
+    "prompt": "tunesmith.methods.prompt",
 }
 
 
 class Method(Protocol):
-    """What every method module (or a user's own object) has."""
+    """What every method module (or a user's own object) has.
+
+    A method may also have, and most of ours do:
+
+    - `HEAD_FACTOR`, at how many times the rate a fresh head learns unless the recipe says otherwise (else 10);
+    - `merge(model) -> model`, which makes plain weights of what was learnt, for methods that keep it beside them;
+    - `adapter(model, anatomy) -> Adapter`, what was learnt in a form of its own (see `methods.delta`);
+    - `positions(options) -> int`, how many of the model's positions it takes away from the text;
+    - what `Upkeep` asks.
+    """
+
+    OPTIONS: tuple[str, ...]  # recipe keys that this method listens to; with "merge", a bundle may hold a delta only
+    WHEN: str  # when to choose it, in one line
 
     def why_not(self, task: str, anatomy: Anatomy) -> str | None:
         """Give the reason why this method cannot serve this task and model; None when it can."""
@@ -30,6 +50,19 @@ class Method(Protocol):
 
     def default_learning_rate(self, anatomy: Anatomy) -> float:
         """Give the rate that suits this method on a model of this size."""
+
+
+class Upkeep(Protocol):
+    """What a method does between the steps of training. Its state is buffers of the model, which checkpoints keep."""
+
+    def before_step(self, model: nn.Module) -> None:
+        """Add to the gradients, after they were clipped."""
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Look after the model when `step` (from 1) of `steps` was made; the gradients are still there."""
+
+    def settled_after(self, steps: int) -> int:
+        """Give the first step whose weights may be the result."""
 
 
 def find_method(name: str | Method) -> Method:
@@ -53,3 +86,8 @@ def find_method(name: str | Method) -> Method:
         raise PlanProblem(f"no method '{name}'", where="method", do=f"use one of: {nearest_first(name, METHODS)}")
     method: Method = cast("Method", importlib.import_module(METHODS[name]))
     return method
+
+
+def upkeep_of(method: Method) -> Upkeep | None:
+    """Give the method as what looks after the model between steps; None for most."""
+    return cast("Upkeep", method) if hasattr(method, "after_step") else None

@@ -9,6 +9,9 @@ from torch import nn
 
 from tunesmith.models.anatomy import Anatomy
 
+OPTIONS: tuple[str, ...] = ()
+WHEN = "enough rows and memory: the most a base can give"
+
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:
     """Give None: every task and model can be tuned in full."""

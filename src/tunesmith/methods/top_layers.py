@@ -10,6 +10,9 @@ from torch import nn
 from tunesmith.errors import PlanProblem
 from tunesmith.models.anatomy import Anatomy
 
+OPTIONS: tuple[str, ...] = ("top_layers",)
+WHEN = "a quick look, and very few rows; 0 layers asks what the base knows already"
+
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:
     """Give None: every model with blocks has top layers."""

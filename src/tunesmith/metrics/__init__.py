@@ -20,10 +20,10 @@ from tunesmith.types import Difference, Scores
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LOWER_IS_BETTER = frozenset({"loss", "perplexity", "bits_per_character", "ece"})
+LOWER_IS_BETTER = frozenset({"loss", "perplexity", "bits_per_character", "ece", "mse"})
 """Metrics of which less is better."""
 
-NO_SHARE = frozenset({"loss", "perplexity", "bits_per_character"})
+NO_SHARE = frozenset({"loss", "perplexity", "bits_per_character", "mse"})
 """Metrics that are no shares: shown as they are, not in percent."""
 
 RESAMPLES = 1000  # the 95% limits then move by about 0.1 interval widths from seed to seed

@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"),
-    *("attention_dropout", "seq_classif_dropout", "activation_dropout", "pooler_dropout"),
+    *("dropout_rate", "attention_dropout", "seq_classif_dropout", "activation_dropout", "pooler_dropout"),
     *("embd_pdrop", "resid_pdrop", "attn_pdrop"),
 )
 _FAULTS: tuple[type[Exception], ...] = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tunesmith.data.columns import fits_by_name
+from tunesmith.data.columns import fits_by_name, has_label
 from tunesmith.data.layout import Cells, Form, Layout, TargetKind
 from tunesmith.data.readers import Source
 from tunesmith.errors import PlanProblem, nearest_first
@@ -18,16 +18,57 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = {
+    "multiple-choice": "tunesmith.tasks.multiple_choice",
+    "question-answering": "tunesmith.tasks.question_answering",
+    "text-similarity": "tunesmith.tasks.text_similarity",
+    "text-pair": "tunesmith.tasks.text_pair",
+    "token-classification": "tunesmith.tasks.token_classification",
+    "relation-extraction": "tunesmith.tasks.relation_extraction",
     "multi-label-classification": "tunesmith.tasks.multi_label_classification",
     "text-classification": "tunesmith.tasks.text_classification",
+    "translation": "tunesmith.tasks.translation",
+    "summarisation": "tunesmith.tasks.summarisation",
+    "code-generation": "tunesmith.tasks.code_generation",
+    "dialogue": "tunesmith.tasks.dialogue",
+    "text-generation": "tunesmith.tasks.text_generation",
 }
 ALIASES = {
+    "commonsense": "multiple-choice",
+    "choice": "multiple-choice",
+    "qa": "question-answering",
+    "extractive-qa": "question-answering",
+    "reading-comprehension": "question-answering",
+    "squad": "question-answering",
+    "sts": "text-similarity",
+    "similarity": "text-similarity",
+    "sentence-similarity": "text-similarity",
+    "sentence-pair": "text-pair",
+    "nli": "text-pair",
+    "textual-entailment": "text-pair",
+    "paraphrase": "text-pair",
+    "ner": "token-classification",
+    "named-entity-recognition": "token-classification",
+    "sequence-labelling": "token-classification",
+    "slot-filling": "token-classification",
+    "relation-classification": "relation-extraction",
+    "re": "relation-extraction",
     "multi-label": "multi-label-classification",
     "classification": "text-classification",
     "sequence-classification": "text-classification",
     "sentiment-analysis": "text-classification",
     "topic": "text-classification",
     "intent": "text-classification",
+    "mt": "translation",
+    "machine-translation": "translation",
+    "summarization": "summarisation",
+    "headline": "summarisation",
+    "code": "code-generation",
+    "program-synthesis": "code-generation",
+    "chat": "dialogue",
+    "conversational": "dialogue",
+    "language-modelling": "text-generation",
+    "causal-lm": "text-generation",
+    "controllable-generation": "text-generation",
 }
 
 
@@ -111,6 +152,12 @@ class Task(Layout, Protocol):
     ) -> list[Example]:
         """Turn records into token ids and targets; a long record may become several windows, one after the other."""
 
+    def resolved(self, examples: Sequence[Example]) -> Task:
+        """Give the task with every option that it leaves open (`auto`) decided by the encoded training rows."""
+
+    def remarks(self, examples: Sequence[Example]) -> list[str]:
+        """Say in sentences what encoding lost of these rows; shown before training starts."""
+
     def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
         """Pad examples to the longest of them; what `loss` takes."""
 
@@ -186,7 +233,9 @@ def guess_task(source: Source, given: Mapping[str, str]) -> str:
     """Give the task whose columns a file has by name; text classification where none fits.
 
     Tasks with more columns of their own come first in the catalogue, so that a question with its context is not taken
-    for a text with a label.
+    for a text with a label. Where a column is called like a label, answers in words are only meant if their columns
+    have the very names of the roles: a table of title, text and category is for classification, not for headlines.
+    Texts alone are for text generation only where the file holds nothing else.
 
     Args:
         source: The opened file.
@@ -194,6 +243,11 @@ def guess_task(source: Source, given: Mapping[str, str]) -> str:
     """
     for name in TASKS:
         for form in find_task(name).forms:
+            is_named = set(form.needs) <= {*source.columns, *given}
+            is_other = "label" not in form.targets and find_task(name).target_kind == "free" and has_label(source)
+            is_bare = form.needs == {"text": "text"}
+            if (is_other and not is_named) or (is_bare and set(source.columns) - {"id", "text"}):
+                continue
             if set(given) <= {*form.needs, *form.optional, "id"} and fits_by_name(source, form.needs, given):
                 return name
     return "text-classification"

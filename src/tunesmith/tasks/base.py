@@ -59,6 +59,14 @@ class BaseTask:
         """Give nothing: the base model's own configuration stays."""
         return {}
 
+    def resolved(self: Self, examples: Sequence[Example]) -> Self:
+        """Give the task with what it leaves open decided by the training rows: nothing is left open."""
+        return self
+
+    def remarks(self, examples: Sequence[Example]) -> list[str]:
+        """Give none: encoding loses nothing that has to be said."""
+        return []
+
     def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Give the rows of the batch."""
         return float(len(next(iter(batch.values()))))

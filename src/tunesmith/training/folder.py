@@ -29,7 +29,7 @@ HOLDER = "holder"  # number of the process that holds the lock
 WORKING = (LOCK, HOLDER, CHECKPOINTS)  # not part of the bundle
 
 
-def new_folder(out: str, data: str) -> Path:
+def new_folder(out: str, data: str, command: str = "train") -> Path:
     """Make the folder of a new run: `out` when given, else runs/NAME-OF-THE-DATA, numbered when that is taken.
 
     Raises:
@@ -43,7 +43,7 @@ def new_folder(out: str, data: str) -> Path:
             raise PlanProblem(
                 f"the run folder {'holds an unfinished run' if is_unfinished else 'is not empty'}",
                 where=out,
-                do=f"tunesmith train --resume {out}" if is_unfinished else "choose another name with --out",
+                do=f"tunesmith {command} --resume {out}" if is_unfinished else "choose another name with --out",
             )
         with explain_os_errors(folder, "making the run folder"):
             folder.mkdir(parents=True, exist_ok=True)

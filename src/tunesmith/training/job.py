@@ -21,11 +21,13 @@ import torch
 from torch import nn
 
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
+from tunesmith.bundle.delta import Delta
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.save import Contents, save_bundle
 from tunesmith.data import write_rejected
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
-from tunesmith.methods import find_method
+from tunesmith.methods import find_method, upkeep_of
+from tunesmith.methods.delta import take_adapter
 from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, find_anatomy, trainable_share
 from tunesmith.models.build import build_model, build_tokenizer, longest_input, read_config
@@ -36,7 +38,7 @@ from tunesmith.training import measure
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
 from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.loop import Material, training_events
-from tunesmith.training.plan import choose_max_length, make_plan
+from tunesmith.training.plan import choose_max_length, make_plan, method_options
 from tunesmith.training.recipe import AUTO, Recipe, canonical, make_recipe, read_recipe, write_recipe
 from tunesmith.training.track import open_trackers
 from tunesmith.types import Event, Plan, from_json
@@ -130,11 +132,13 @@ class Job:
         yield stage("the base model before adaptation")
         before, before_answers = measure.before_scores(task, self.base, self.tokenizer, splits, plan)
         yield stage("training")
-        with _as_planned(plan) as accelerator:
+        with as_planned(plan) as accelerator:
             for event in self._train(accelerator, stop_signal):
                 training_seconds = event.seconds
                 yield event
             self.model.to("cpu")
+            share = trainable_share(self.model)
+            self._delta = self._take_delta()
             yield stage("measuring")
             self._temperature, self._threshold = measure.calibrate(
                 task, self.model, self.anatomy, splits, self.examples["valid"], plan, self.tokenizer
@@ -157,11 +161,26 @@ class Job:
             after=after,
             found=measure.differences(task, splits.test, after_answers, answers, plan),
             splits=splits,
-            trainable_share=trainable_share(self.model),
+            trainable_share=share,
             is_embedded=plan.base in EMBEDDED,
             seconds=earlier + time.perf_counter() - started,
         )
         yield Event("end", time.perf_counter() - started, text=self._gain.verdict)
+
+    def _take_delta(self) -> Delta | None:
+        """Take out what was learnt, and make it part of the weights where the plan says so: what is kept is measured.
+
+        Its tensors stay the model's own, so calibration, which comes after, reaches them too.
+        """
+        if "merge" not in self.plan.options:
+            return None
+        method: Any = find_method(self.plan.method)
+        adapter = take_adapter(method, self.model, self.anatomy)
+        is_merged = self.plan.options["merge"] == "yes"
+        if is_merged:
+            self.model = method.merge(self.model)
+        name = self.plan.base if self.base.hub_id else str(self.base.folder.absolute())
+        return Delta(adapter, is_merged, name, self.base.hub_id, self.base.sha256)
 
     def _train(self, accelerator: Any, stop_signal: Callable[[], int]) -> Iterator[Event]:
         """Run the loop; every process of the run does this, in the folder that the first one made."""
@@ -175,6 +194,7 @@ class Job:
             self.examples["train"],
             self.examples["valid"],
             self.plan.labels,
+            upkeep_of(find_method(self.plan.method)),
         )
         yield from training_events(
             self.plan,
@@ -187,7 +207,7 @@ class Job:
 
     def _follow(self, stop_signal: Callable[[], int]) -> Iterator[Event]:
         """Be one of the other processes of a run: train, and leave measuring and writing to the first one."""
-        with _as_planned(self.plan) as accelerator:
+        with as_planned(self.plan) as accelerator:
             for _ in self._train(accelerator, stop_signal):
                 pass
         yield from ()
@@ -209,6 +229,7 @@ class Job:
             pipeline=self.intake.task.pipeline,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             hub_id=self.base.hub_id,
+            delta=self._delta,
         )
         save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
         shutil.rmtree(self.folder / run_folder.CHECKPOINTS, ignore_errors=True)
@@ -221,7 +242,7 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-class _as_planned:  # noqa: N801 - reads as the verb it is
+class as_planned:  # noqa: N801 - reads as the verb it is
     """Hold the process to the plan's threads, determinism and precision while it trains; put all back afterwards."""
 
     def __init__(self, plan: Plan) -> None:
@@ -258,10 +279,10 @@ def prepare(recipe: Recipe) -> Job:
     entries = task.model_config(intake.labels)
     model = build_model(base.folder, model_class, seed=recipe.seed, dropout=dropout, **entries)
     tokenizer = build_tokenizer(base.folder)
-    anatomy = find_anatomy(model)
+    anatomy = find_anatomy(model, has_fresh_head=task.has_fresh_head)
     if reason := method.why_not(task.name, anatomy):
         raise PlanProblem(f"method '{recipe.method}' cannot serve here: {reason}", where="method", do="use method full")
-    model = method.apply(model, anatomy, {"top_layers": recipe.top_layers})
+    model = method.apply(model, anatomy, method_options(recipe, method))
     limit = longest_input(model.config, tokenizer)
     train = task.encode(intake.splits.train, tokenizer, labels=intake.labels, max_length=limit)
     max_length = choose_max_length(recipe.max_length, [example.length for example in train], limit, task.longest)
@@ -271,6 +292,8 @@ def prepare(recipe: Recipe) -> Job:
         part: task.encode(getattr(intake.splits, part), tokenizer, labels=intake.labels, max_length=max_length)
         for part in ("train", "valid", "test")
     }
+    task = task.resolved(examples["train"])
+    intake = dataclasses.replace(intake, task=task)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if recipe.threads == AUTO else int(recipe.threads))  # the price is for these
     plan = make_plan(
@@ -286,7 +309,9 @@ def prepare(recipe: Recipe) -> Job:
     )
     torch.set_num_threads(threads)
     gc.collect()
-    return Job(recipe, plan, intake, base, model, anatomy, tokenizer, examples)
+    job = Job(recipe, plan, intake, base, model, anatomy, tokenizer, examples)
+    job.remarks += task.remarks(examples["train"])
+    return job
 
 
 def train(data: str | Path, *, on_event: Callable[[Event], None] | None = None, **options: Any) -> Bundle:

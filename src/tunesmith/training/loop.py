@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import Stopped, TrainingProblem
+from tunesmith.methods import Upkeep
 from tunesmith.metrics import goodness
 from tunesmith.tasks import Example
 from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
@@ -62,11 +63,13 @@ class Material:
     train: Sequence[Example]
     valid: Sequence[Example]
     labels: Sequence[str] = ()
+    upkeep: Upkeep | None = None  # what the method does between steps
 
     @functools.cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each training example."""
-        return [example.length for example in self.train]
+        """Tokens of each training example; what knows them without making each example says so itself."""
+        known: list[int] | None = getattr(self.train, "lengths", None)
+        return known if known is not None else [example.length for example in self.train]
 
 
 @dataclass
@@ -248,7 +251,11 @@ def _step(
     norm = accelerator.clip_grad_norm_(model.parameters(), float(plan.options["max_grad_norm"]))
     mean = float(accelerator.reduce(total, "sum")) / mass
     _demand_finite(mean, norm, plan, step)
+    if (upkeep := material.upkeep) is not None:
+        upkeep.before_step(accelerator.unwrap_model(model))
     optimizer.step()
+    if upkeep is not None:
+        upkeep.after_step(accelerator.unwrap_model(model), step + 1, plan.steps)
     optimizer.zero_grad()
     return mean
 
@@ -284,11 +291,13 @@ def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progre
             where=f"training step {progress.step} of {plan.steps}",
             do=_CALM.format(plan.options["learning_rate"]),
         )
+    scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows)}
+    progress.loss_sum, progress.loss_rows = 0.0, 0
+    if material.upkeep is not None and progress.step < material.upkeep.settled_after(plan.steps):
+        return scores  # the method is not done with the model: these weights may not be the result
     if (value, -loss) > (progress.best_value, -progress.best_loss):
         progress.best_step, progress.best_value, progress.best_loss, progress.waited = progress.step, value, loss, 0
     else:
         progress.waited += 1
     progress.is_over = progress.waited >= int(plan.options["patience"])
-    scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows), "best": abs(progress.best_value)}
-    progress.loss_sum, progress.loss_rows = 0.0, 0
-    return scores
+    return scores | {"best": abs(progress.best_value)}

@@ -23,6 +23,17 @@ NAMES = {
     "majority": "the majority class",
     "tfidf": "TF-IDF with logistic regression",
     "before": "the model before adaptation",
+    "copy": "the source as it is",
+    "nearest": "the answer of the most similar training row",
+    "lead": "the beginning of the document",
+    "dictionary": "the dictionary of the training entities",
+    "majority-pair": "the most common relation of the two types",
+    "cosine": "the cosine of TF-IDF weights",
+    "mean": "the mean training score",
+    "random": "a guess",
+    "tfidf-overlap": "the choice most like the question by its words",
+    "ngram": "counts of characters (6-grams)",
+    "best-overlap": "the sentence that shares most words with the question",
 }
 
 

@@ -153,14 +153,15 @@ def make_plan(
         "max_length": max_length,
         "metric": _metric(recipe.metric, task),
         "select_by": task.selects_by if recipe.metric == AUTO else recipe.metric,
-        "head_learning_rate_factor": recipe.head_learning_rate_factor if task.has_fresh_head else 1.0,
+        "head_learning_rate_factor": _head_factor(recipe, method) if task.has_fresh_head else 1.0,
         "eval_steps": min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if recipe.eval_steps == AUTO else recipe.eval_steps,
         "abstain_precision": recipe.precision_wanted,
     }
-    for name in (*_TAKEN_OVER, *task.options):
+    for name in _TAKEN_OVER:
         options[name] = getattr(recipe, name)
-    if recipe.method == "top-layers":
-        options["top_layers"] = recipe.top_layers
+    for name in task.options:
+        options[name] = getattr(task, name)
+    options |= method_options(recipe, method)
     seconds, memory_mib = _price(task, model, train, per_step, recipe.batch_tokens, tokenizer, device)
     return Plan(
         task=task.name,
@@ -187,6 +188,41 @@ def make_plan(
         expected_memory_mib=memory_mib,
         versions=versions(),
     )
+
+
+def method_options(recipe: Recipe, method: Method) -> dict[str, Any]:
+    """Give the recipe keys that the method listens to; `merge` is resolved to yes or no.
+
+    Raises:
+        PlanProblem: The method cannot do what `merge` asks for.
+    """
+    found = {name: getattr(recipe, name) for name in getattr(method, "OPTIONS", ())}
+    can_merge = hasattr(method, "merge")
+    wanted = {"True": "yes", "False": "no"}.get(recipe.merge, recipe.merge)  # YAML takes a bare yes for a truth value
+    if wanted not in {AUTO, "yes", "no"}:
+        raise PlanProblem(f"merge is '{wanted}'", where="merge", do="use one of: auto, yes, no")
+    if "merge" not in found:
+        if wanted == "no":
+            raise PlanProblem(
+                f"method '{recipe.method}' changes the model's own weights: there is nothing apart to keep",
+                where="merge",
+                do="leave merge out, or choose another method; `tunesmith methods` lists them",
+            )
+        return found
+    if wanted == "yes" and not can_merge:
+        raise PlanProblem(
+            f"what method '{recipe.method}' learns cannot be made part of the weights",
+            where="merge",
+            do="leave merge out: the run folder then holds what was learnt, and names its base model",
+        )
+    return {**found, "merge": ("yes" if can_merge else "no") if wanted == AUTO else wanted}
+
+
+def _head_factor(recipe: Recipe, method: Method) -> float:
+    """Give how many times faster the fresh head learns: as asked, else what suits the method's own rate."""
+    if recipe.head_learning_rate_factor != AUTO:
+        return float(recipe.head_learning_rate_factor)
+    return float(getattr(method, "HEAD_FACTOR", 10.0))
 
 
 def versions() -> dict[str, str]:

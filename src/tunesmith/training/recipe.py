@@ -38,8 +38,8 @@ ALIASES = {
 }
 
 
-def _key(default: Any, kind: str, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """Declare one recipe key; `kind` names what `_read` makes of a value."""
+def recipe_key(default: Any, kind: str, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """Declare one recipe key; `kind` names what `read_value` makes of a value."""
     return field(default=default, metadata={"kind": kind, "help": meaning, "least": least, "most": most})
 
 
@@ -47,61 +47,92 @@ def _key(default: Any, kind: str, meaning: str, *, least: float | None = None, m
 class Recipe:
     """Everything a person may decide about a run. `auto` is resolved in the plan, which is printed first."""
 
-    data: str = _key("", "path", "labelled rows to learn from: a file, or a folder saved by the datasets library")
-    valid: str = _key("", "path", "rows to choose the best weights by (default: a share of the data)")
-    test: str = _key("", "path", "rows to measure the gain on (default: a share of the data)")
-    task: str = _key(AUTO, "text", "what to learn (auto: told from the columns); `tunesmith tasks` lists them")
-    columns: str = _key("", "text", "which column plays which role, e.g. question=q,context=c (default: inferred)")
-    text: str = _key("", "text", "column that holds the text (default: inferred)")
-    label: str = _key("", "text", "column that holds the label (default: inferred)")
-    model: str = _key("minilm", "text", "base model: minilm (embedded), a local folder, or a hub id")
-    method: str = _key("full", "text", "what may change: full, or top-layers")
-    top_layers: int = _key(2, "whole", "blocks that method top-layers frees; 0 is a linear probe", least=0)
-    epochs: Any = _key(AUTO, "auto-number", "most passes over the training rows", least=0.01, most=10_000)
-    batch_size: Any = _key(AUTO, "auto-whole", "rows behind one optimiser step", least=1)
-    gradient_accumulation_steps: int = _key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
-    batch_tokens: int = _key(4096, "whole", "most tokens in the model at once, padding included", least=1)
-    learning_rate: Any = _key(AUTO, "auto-number", "peak learning rate", least=0.0, most=10.0)
-    head_learning_rate_factor: float = _key(
-        10.0, "number", "the fresh head learns at this many times the rate", least=0.0, most=1000.0
+    data: str = recipe_key("", "path", "labelled rows to learn from: a file, or a folder saved by the datasets library")
+    valid: str = recipe_key("", "path", "rows to choose the best weights by (default: a share of the data)")
+    test: str = recipe_key("", "path", "rows to measure the gain on (default: a share of the data)")
+    task: str = recipe_key(AUTO, "text", "what to learn (auto: told from the columns); `tunesmith tasks` lists them")
+    columns: str = recipe_key(
+        "", "text", "which column plays which role, e.g. question=q,context=c (default: inferred)"
     )
-    max_length: Any = _key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
-    encoder: str = _key(
+    text: str = recipe_key("", "text", "column that holds the text (default: inferred)")
+    label: str = recipe_key("", "text", "column that holds the label (default: inferred)")
+    model: str = recipe_key("minilm", "text", "base model: minilm (embedded), a local folder, or a hub id")
+    method: str = recipe_key(
+        "full", "text", "what may change, e.g. full, lora or top-layers; `tunesmith methods` lists them"
+    )
+    top_layers: int = recipe_key(2, "whole", "blocks that method top-layers frees; 0 is a linear probe", least=0)
+    lora_rank: int = recipe_key(8, "whole", "rank of the companions of lora and dora; of adalora's on average", least=1)
+    lora_alpha: float = recipe_key(16.0, "number", "the companions count this many times over their rank", least=0.001)
+    lora_dropout: float = recipe_key(0.0, "number", "dropout before the companions", least=0.0, most=0.9)
+    adapter_size: int = recipe_key(64, "whole", "width of the bottleneck of method adapter", least=1)
+    adapter_places: str = recipe_key(
+        "both", "text", "adapters behind both attention and feed-forward, or feed-forward only"
+    )
+    prompt_length: int = recipe_key(20, "whole", "virtual tokens of methods prompt and prefix", least=1)
+    merge: str = recipe_key(
+        AUTO, "text", "yes: keep whole weights; no: only what was learnt (auto: yes where it can be)"
+    )
+    epochs: Any = recipe_key(AUTO, "auto-number", "most passes over the training rows", least=0.01, most=10_000)
+    batch_size: Any = recipe_key(AUTO, "auto-whole", "rows behind one optimiser step", least=1)
+    gradient_accumulation_steps: int = recipe_key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
+    batch_tokens: int = recipe_key(4096, "whole", "most tokens in the model at once, padding included", least=1)
+    learning_rate: Any = recipe_key(AUTO, "auto-number", "peak learning rate", least=0.0, most=10.0)
+    head_learning_rate_factor: Any = recipe_key(
+        AUTO,
+        "auto-number",
+        "the fresh head learns at this many times the rate (auto: the method's)",
+        least=0.0,
+        most=1000.0,
+    )
+    max_length: Any = recipe_key(AUTO, "auto-whole", "tokens after which a text is cut", least=4)
+    encoder: str = recipe_key(
         "cross", "text", "text pairs: cross (both texts at once) or bi (each by itself, compared after)"
     )
-    stride: int = _key(128, "whole", "tokens that two windows of a long text share", least=0)
-    max_new_tokens: Any = _key(AUTO, "auto-whole", "most tokens that an answer in words may have", least=1)
-    num_beams: int = _key(
+    stride: int = recipe_key(128, "whole", "tokens that two windows of a long text share", least=0)
+    max_new_tokens: Any = recipe_key(AUTO, "auto-whole", "most tokens that an answer in words may have", least=1)
+    num_beams: int = recipe_key(
         1, "whole", "beams of the search for an answer; 1 takes the likeliest token each time", least=1
     )
-    do_sample: bool = _key(False, "yes-no", "draw the answer's tokens by chance instead of taking the likeliest")
-    temperature: float = _key(1.0, "number", "of drawn tokens: below 1 surer, above 1 wilder", least=0.01, most=100.0)
-    top_k: int = _key(50, "whole", "draw among this many likeliest tokens; 0 for all", least=0)
-    top_p: float = _key(1.0, "number", "draw among the likeliest tokens that make up this share", least=0.01, most=1.0)
-    repetition_penalty: float = _key(1.0, "number", "above 1: what was said is said again less often", least=0.1)
-    stop: str = _key("", "text", "an answer ends before this text; several are parted by |")
-    weight_decay: float = _key(0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0)
-    warmup_ratio: float = _key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
-    max_grad_norm: float = _key(1.0, "number", "gradients are clipped to this norm", least=1e-9)
-    dropout: Any = _key(AUTO, "auto-number", "dropout while training (auto: the base model's own)", least=0.0, most=0.9)
-    metric: str = _key(AUTO, "text", "metric that decides (auto: the task's own), e.g. accuracy, macro_f1")
-    patience: int = _key(3, "whole", "evaluations without improvement before training stops", least=1)
-    eval_steps: Any = _key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
-    checkpoint_seconds: float = _key(120.0, "number", "most seconds between checkpoints", least=0.0)
-    mixed_precision: str = _key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
-    abstain_at: str = _key("", "text", "e.g. precision=0.95: answer only as surely as that, else 'do not know'")
-    valid_share: float = _key(0.1, "number", "share of the data for validation", least=0.0, most=0.5)
-    test_share: float = _key(0.2, "number", "share of the data for the test", least=0.01, most=0.8)
-    max_rejected: float = _key(0.05, "number", "most unusable rows, as a share, before the run stops", least=0, most=1)
-    seed: int = _key(0, "whole", "of the split, the fresh head, the order of rows and dropout", least=0, most=2**31)
-    threads: Any = _key(AUTO, "auto-whole", "CPU threads (auto: what torch would take)", least=1)
-    device: str = _key(AUTO, "text", "cpu, cuda or mps (auto: the best there is)")
-    track: str = _key("", "text", "send events to a tracker too: tensorboard, mlflow or wandb")
-    out: str = _key("", "path", "run folder to make (default: runs/NAME-OF-THE-DATA)")
+    do_sample: bool = recipe_key(False, "yes-no", "draw the answer's tokens by chance instead of taking the likeliest")
+    temperature: float = recipe_key(
+        1.0, "number", "of drawn tokens: below 1 surer, above 1 wilder", least=0.01, most=100.0
+    )
+    top_k: int = recipe_key(50, "whole", "draw among this many likeliest tokens; 0 for all", least=0)
+    top_p: float = recipe_key(
+        1.0, "number", "draw among the likeliest tokens that make up this share", least=0.01, most=1.0
+    )
+    repetition_penalty: float = recipe_key(1.0, "number", "above 1: what was said is said again less often", least=0.1)
+    stop: str = recipe_key("", "text", "an answer ends before this text; several are parted by |")
+    weight_decay: float = recipe_key(
+        0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0
+    )
+    warmup_ratio: float = recipe_key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
+    max_grad_norm: float = recipe_key(1.0, "number", "gradients are clipped to this norm", least=1e-9)
+    dropout: Any = recipe_key(
+        AUTO, "auto-number", "dropout while training (auto: the base model's own)", least=0.0, most=0.9
+    )
+    metric: str = recipe_key(AUTO, "text", "metric that decides (auto: the task's own), e.g. accuracy, macro_f1")
+    patience: int = recipe_key(3, "whole", "evaluations without improvement before training stops", least=1)
+    eval_steps: Any = recipe_key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
+    checkpoint_seconds: float = recipe_key(120.0, "number", "most seconds between checkpoints", least=0.0)
+    mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
+    abstain_at: str = recipe_key("", "text", "e.g. precision=0.95: answer only as surely as that, else 'do not know'")
+    valid_share: float = recipe_key(0.1, "number", "share of the data for validation", least=0.0, most=0.5)
+    test_share: float = recipe_key(0.2, "number", "share of the data for the test", least=0.01, most=0.8)
+    max_rejected: float = recipe_key(
+        0.05, "number", "most unusable rows, as a share, before the run stops", least=0, most=1
+    )
+    seed: int = recipe_key(
+        0, "whole", "of the split, the fresh head, the order of rows and dropout", least=0, most=2**31
+    )
+    threads: Any = recipe_key(AUTO, "auto-whole", "CPU threads (auto: what torch would take)", least=1)
+    device: str = recipe_key(AUTO, "text", "cpu, cuda or mps (auto: the best there is)")
+    track: str = recipe_key("", "text", "send events to a tracker too: tensorboard, mlflow or wandb")
+    out: str = recipe_key("", "path", "run folder to make (default: runs/NAME-OF-THE-DATA)")
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _read(item, getattr(self, item.name)))
+            object.__setattr__(self, item.name, read_value(item, getattr(self, item.name)))
 
     @property
     def roles(self) -> dict[str, str]:
@@ -125,7 +156,7 @@ class Recipe:
         return share
 
 
-def _read(item: dataclasses.Field[Any], value: Any) -> Any:
+def read_value(item: dataclasses.Field[Any], value: Any) -> Any:
     """Check one value and give it in its own type.
 
     Raises:
