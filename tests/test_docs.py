@@ -14,7 +14,7 @@ from tunesmith.cli import ALIASES, COMMANDS
 from tunesmith.training.recipe import keys
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md"]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tasks.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -75,3 +75,25 @@ def test_relative_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             assert ((ROOT / page).parent / target).exists(), (page, target)
+
+
+def test_the_page_of_tasks_names_every_task_and_its_rows_are_read():
+    import json
+
+    from tunesmith.data.layout import Cells
+    from tunesmith.tasks import TASKS, find_task
+
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == set(TASKS)
+    rows = [json.loads(line) for line in page.splitlines() if line.startswith("{")]
+    assert len(rows) >= 9
+    for row in rows:
+        tasks = [
+            task
+            for task in map(find_task, TASKS)
+            if any(set(form.needs) <= set(row) <= {*form.needs, *form.optional} for form in task.forms)
+        ]
+        assert tasks, row
+        cells = Cells(row)
+        assert tasks[0].read_target(cells, tasks[0].read_input(cells)) is not None
+        assert not cells.notes, row
