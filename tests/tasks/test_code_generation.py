@@ -44,7 +44,7 @@ def test_rows_are_read_and_tidied():
     assert record.target["code"] == "def add(a, b):\n\treturn a + b"
     assert record.target["setup"] == "import math"
     assert len(record.target["tests"]) == 2
-    assert record.fields["test"] == "assert add(1, 2) == 3"
+    assert record.fields["tests"] == "assert add(1, 2) == 3"
 
 
 def test_only_the_first_test_is_shown():
@@ -53,6 +53,7 @@ def test_only_the_first_test_is_shown():
     assert source == "Add two numbers.\nYour code should pass this test:\nassert add(1, 2) == 3\n\n"
     assert TASK.source(read(HUMAN).fields, None) == HUMAN["prompt"].strip("\n") + "\n"
     assert TASK.source({"prompt": "Add."}, None) == "Add.\n"
+    assert read(record.fields, known=False).fields == record.fields, "what was read can be given to predict"
 
 
 @pytest.mark.parametrize(
@@ -138,10 +139,10 @@ def test_several_programs_are_drawn_where_they_are_to_be_measured(folder):
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"test": "assert set(similar((3, 4), (5, 4))) == set((4, 5))"}, "similar"),
-        ({"test": "assert math.isclose(area(5), 4)"}, "area"),
-        ({"test": "assert not is_prime(4)"}, "is_prime"),
-        ({"entry_point": "run", "test": "assert go(1)"}, "run"),
+        ({"tests": "assert set(similar((3, 4), (5, 4))) == set((4, 5))"}, "similar"),
+        ({"tests": "assert math.isclose(area(5), 4)"}, "area"),
+        ({"tests": "assert not is_prime(4)"}, "is_prime"),
+        ({"entry_point": "run", "tests": "assert go(1)"}, "run"),
         ({}, ""),
     ],
 )
@@ -154,9 +155,9 @@ def test_code_is_taken_out_of_its_fence_and_renamed():
     assert code_of("\nx = 1\n") == "x = 1"
     assert code_of("```\nx = 1") == "x = 1"
     code = "def help(n): return n\ndef fact(n): return n * fact(n - 1)"
-    assert renamed(code, {"test": "assert f(1) == 1"}) == "def help(n): return n\ndef f(n): return n * f(n - 1)"
-    assert renamed(code, {"test": "assert help(1) == 1"}) == code
-    assert renamed("x = 1", {"test": "assert f(1)"}) == "x = 1"
+    assert renamed(code, {"tests": "assert f(1) == 1"}) == "def help(n): return n\ndef f(n): return n * f(n - 1)"
+    assert renamed(code, {"tests": "assert help(1) == 1"}) == code
+    assert renamed("x = 1", {"tests": "assert f(1)"}) == "x = 1"
 
 
 def test_the_baseline_gives_the_nearest_code_under_the_asked_name():

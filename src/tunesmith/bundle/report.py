@@ -180,7 +180,7 @@ def amount(metric: str, value: float | None) -> str:
     """Give a metric's value: shares in percent, others (perplexity, bits) as they are."""
     if metric not in NO_SHARE or value is None or not math.isfinite(value):
         return charts.percent(value)
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def amount_span(metric: str, interval: tuple[float, float] | None) -> str:

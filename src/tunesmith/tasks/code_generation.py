@@ -69,7 +69,7 @@ class CodeGeneration(Generation):
         """Give the description, the first test, and what the code is called by, where the row says it."""
         fields = {"prompt": _tidy(cells.text("prompt"))}
         if cells.has("tests"):
-            fields["test"] = _tidy(cells.texts("tests")[0])
+            fields["tests"] = _tidy(cells.texts("tests")[0])  # the first alone: the others are hidden from the model
         if cells.has("entry_point"):
             fields["entry_point"] = cells.label("entry_point")
         return fields
@@ -88,9 +88,9 @@ class CodeGeneration(Generation):
 
     def source(self, fields: Mapping[str, Any], tokenizer: Any) -> str:
         """Give the description with the first test; a prompt that begins the program (HumanEval) stands as it is."""
-        if _begins_program(fields) or not fields.get("test"):
+        if _begins_program(fields) or not fields.get("tests"):
             return f"{fields['prompt']}\n"
-        return f"{fields['prompt']}\nYour code should pass this test:\n{fields['test']}\n\n"
+        return f"{fields['prompt']}\nYour code should pass this test:\n{fields['tests']}\n\n"
 
     def references(self, target: Any) -> list[str]:
         """Give the reference program."""
@@ -205,7 +205,7 @@ def asked_name(fields: Mapping[str, Any]) -> str:
     """Give the name that the code has to define: the entry point, else the first in the test that Python lacks."""
     if fields.get("entry_point"):
         return str(fields["entry_point"])
-    names = (str(name) for name in _CALL.findall(str(fields.get("test", ""))))
+    names = (str(name) for name in _CALL.findall(str(fields.get("tests", ""))))
     return next((name for name in names if "." not in name and name != "assert" and not hasattr(builtins, name)), "")
 
 

@@ -161,9 +161,10 @@ def judge(
     is_share, is_lower_better = after.main not in metrics.NO_SHARE, after.main in metrics.LOWER_IS_BETTER
     scale = 100 if is_share else 1
     unit = f"points of {after.main.replace('_', ' ')}" if is_share else after.main.replace("_", " ")
-    points = f"{scale * difference.value:+.1f} {unit}"
+    digits = 1 if is_share else 2
+    points = f"{scale * difference.value:+.{digits}f} {unit}"
     low, high = (scale * limit for limit in difference.interval)
-    span = f"95% interval {low:+.1f} to {high:+.1f}, {after.n:,} test rows"
+    span = f"95% interval {low:+.{digits}f} to {high:+.{digits}f}, {after.n:,} test rows"
     better, worse = difference.interval[0] > 0, difference.interval[1] < 0
     if is_lower_better:
         better, worse = worse, better

@@ -172,7 +172,8 @@ def make_plan(
             "files": intake.files,
             "roles": dict(intake.inspection.roles),
             "fingerprint": intake.splits.fingerprint,
-            "train": rows,
+            "train": len(intake.splits.train),
+            "examples": rows,  # more than the rows where long ones are read in windows
             "valid": len(intake.splits.valid),
             "test": len(intake.splits.test),
             "cut": sum(example.was_cut for example in train),
