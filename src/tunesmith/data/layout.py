@@ -254,6 +254,10 @@ def shown_target(target: Any, labels: Iterable[str]) -> str:
     """Give a target in one short line, for messages: its labels, else what it holds."""
     if isinstance(target, str):
         return target
+    if isinstance(target, (list, tuple)) and all(hasattr(item, "label") and hasattr(item, "start") for item in target):
+        return ", ".join(f"{item.label} {item.start}:{item.end}" for item in target)[:200] or "nothing"
+    if isinstance(target, (list, tuple)) and all(isinstance(item, str) for item in target):
+        return ", ".join(target)[:200] or "nothing"
     text = json.dumps(target, ensure_ascii=False, default=_plain) if target else ", ".join(labels)
     return text[:200]
 

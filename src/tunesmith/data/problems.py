@@ -27,7 +27,9 @@ def find_problems(tally: Tally, path: str, target_kind: TargetKind | None) -> It
         do = "nothing: a text and its repeats are kept in one part of the split; remove them if they are no real rows"
         yield Problem("note", "duplicates", what, do, count=duplicates)
     if target_kind in {"label", "labels"}:  # a free answer may well differ from another to the same question
-        yield from _conflicts(tally, path)
+        yield from _conflicts(
+            tally, path, "stands under {} labels" if target_kind == "label" else "is labelled in {} ways"
+        )
     if target_kind == "label":
         yield from _label_problems(tally, path)
     long = tally.long_texts()
@@ -40,12 +42,12 @@ def find_problems(tally: Tally, path: str, target_kind: TargetKind | None) -> It
         yield Problem("warning", "personal-data", what, do, count=count)
 
 
-def _conflicts(tally: Tally, path: str) -> Iterator[Problem]:
+def _conflicts(tally: Tally, path: str, wording: str) -> Iterator[Problem]:
     conflicts = tally.conflicts()
     for by_label in islice(conflicts, _CONFLICTS_LISTED):
         rows = [row for each in by_label.values() for row in each]
         listed = ", ".join(f"'{label}' ({_list_rows(each)})" for label, each in by_label.items())
-        what = f"the same text stands under {len(by_label)} labels: {listed}"
+        what = f"the same text {wording.format(len(by_label))}: {listed}"
         do = "give these rows one label; as they are, no model can be right on all of them"
         yield Problem("warning", "conflicting-labels", what, do, Origin(path, min(rows)), len(rows))
     rest = [sum(map(len, by_label.values())) for by_label in conflicts]
