@@ -129,8 +129,8 @@ class Bundle:
         if isinstance(given, str):
             # Arguments of a command may hold bytes that are no text; no tokenizer takes them.
             given = {next(iter(form.inputs)): given.encode("utf-8", "replace").decode("utf-8")}
-        if self.task.forms[0].inputs.keys() == {"text"}:  # any text will do, also an empty one
-            return Record(str(row), {"text": str(given.get("text", ""))}, None, Origin("input", row))
+        if form.inputs.keys() == {"text"} and isinstance(given.get("text"), str):  # any text will do, also an empty one
+            return Record(str(row), {"text": given["text"]}, None, Origin("input", row))
         try:
             fields = self.task.read_input(Cells(given))
         except Fault as fault:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem
 from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, read_sets
+from tunesmith.types import to_json
 
 if TYPE_CHECKING:
     from tunesmith.training.job import Job
@@ -111,8 +112,10 @@ def _print_gain(job: Job, output: Output) -> None:
     for sentence in filter(None, (gain.verdict, *gain.advice, silence)):
         output.show(sentence)
     output.say()
-    fields = job.intake.splits.test[0].fields
-    text = str(fields["text"]) if fields.keys() == {"text"} else json.dumps(fields, ensure_ascii=False, default=str)
+    fields, forms = job.intake.splits.test[0].fields, job.intake.task.forms
+    roles = next((list(form.inputs) for form in forms if set(form.inputs) <= set(fields)), list(fields))
+    asked = {role: to_json(fields[role]) for role in roles}
+    text = str(asked["text"]) if asked.keys() == {"text"} else json.dumps(asked, ensure_ascii=False)
     text = "".join(character for character in " ".join(text.split()) if character.isprintable())
     is_short = len(text) <= 40 or text.startswith("{")
     shown = shlex.quote(text if is_short else text[:39] + "…")

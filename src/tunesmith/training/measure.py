@@ -199,7 +199,8 @@ def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poo
 
 
 def _has_much_cjk(records: Sequence[Record]) -> bool:
-    text = "".join(str(value) for record in records[:500] for value in record.fields.values())
+    values = (value for record in records[:500] for value in record.fields.values())
+    text = "".join(value for value in values if isinstance(value, str))
     return sum("\u3040" <= character <= "\u9fff" for character in text) * 3 > len(text)
 
 
