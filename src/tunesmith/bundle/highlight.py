@@ -49,8 +49,8 @@ def _parts(item: Mapping[str, Any], hues: Mapping[str, int]) -> list[tuple[str, 
     expected, answered = (item.get(side) or () for side in ("expected_spans", "answered_spans"))
     kept = _window(text, [*expected, *answered])
     if isinstance(item.get("expected"), str) and not answered:  # what is asked is marked, the answer is a word
-        sides = [(name, as_words(item.get(name)) or "(nothing)") for name in ("expected", "answered")]
-        return [("asked", marked(text, expected, hues, kept)), *sides]
+        said = [(name, as_words(item.get(name)) or "(nothing)") for name in ("expected", "answered")]
+        return [("asked", marked(text, expected, hues, kept)), *said]
     if item.get("right"):
         return [*parts, ("right", marked(text, expected, hues, kept))]
     return [

@@ -21,8 +21,19 @@ from tunesmith.methods.lora import HEAD_FACTOR, why_not
 from tunesmith.models.anatomy import Anatomy
 
 __all__ = [
-    *("HEAD_FACTOR", "OPTIONS", "WHEN", "adapter", "after_step", "apply", "before_step", "budget_at"),
-    *("default_learning_rate", "merge", "ranks", "settled_after", "why_not"),
+    "HEAD_FACTOR",
+    "OPTIONS",
+    "WHEN",
+    "adapter",
+    "after_step",
+    "apply",
+    "before_step",
+    "budget_at",
+    "default_learning_rate",
+    "merge",
+    "ranks",
+    "settled_after",
+    "why_not",
 ]
 
 OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "merge")

@@ -21,7 +21,7 @@ HEAD_FACTOR = 2.0
 _PLACES = ("both", "feed-forward")
 
 
-class Adapted(nn.Module):
+class Adapted(nn.Module):  # type: ignore[misc]
     """A frozen linear layer, and a correction of what it gives: up(gelu(down(x))) is added to x.
 
     `up` starts at zero, so the model answers as before. Source: Houlsby et al. 2019, figure 2; their near-identity

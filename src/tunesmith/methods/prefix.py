@@ -59,7 +59,9 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
         if virtual_tokens.is_first_call(named):
             rows = len(named["input_ids"] if named.get("input_ids") is not None else named["inputs_embeds"])
             pairs = tokens.weight.view(-1, layers, 2, heads, width).permute(1, 2, 3, 0, 4)  # (N, 2, A, V, D)
-            cache = DynamicCache([(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1)) for key, value in pairs])
+            cache = DynamicCache(
+                [(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1)) for key, value in pairs]
+            )
             named["past_key_values"] = cache
         return (), named
 

@@ -25,7 +25,7 @@ _LEAST_TEXT = 8  # tokens that a text is left with at least
 _READS_APART = "this task encodes two texts apart and averages their tokens; virtual tokens would be averaged too"
 
 
-class VirtualTokens(nn.Module):
+class VirtualTokens(nn.Module):  # type: ignore[misc]
     """The learnt numbers: one row for each virtual token."""
 
     def __init__(self, start: torch.Tensor) -> None:
