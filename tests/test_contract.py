@@ -273,3 +273,22 @@ def reason_of(options: dict[str, Any]) -> TunesmithError | None:
     except TunesmithError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if hasattr(find_task(name), "stream")])
+def test_plain_generate_writes_the_same_words(task, run_of):
+    """What stands in the saved generation configuration is enough: no argument has to be given."""
+    job = run_of(task)
+    folder = job.bundle.path
+    model_class = getattr(transformers, job.intake.task.model_class(read_config(folder)))
+    model = model_class.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for record in job.intake.splits.test[:3]:
+        asked = dataclasses.replace(record, target=None)
+        (example,) = job.bundle.task.encode([asked], tokenizer, labels=(), max_length=tokenizer.model_max_length)
+        ids = torch.tensor([example.tokens])
+        with torch.inference_mode():
+            written = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        read = 0 if model.config.is_encoder_decoder else ids.shape[1]
+        words = tokenizer.decode(written[read:], skip_special_tokens=True).strip()
+        assert words == str(job.bundle.predict([dict(asked.fields)])[0].value).strip()

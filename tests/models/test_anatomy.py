@@ -108,14 +108,28 @@ def test_the_default_rate_falls_with_the_width():
     assert (rates[0], rates[-1]) == (1e-3, 1e-5)
 
 
-def test_a_model_without_head_is_refused():
-    with pytest.raises(ModelProblem) as caught:
-        find_anatomy(transformers.BertModel(CONFIGS["bert"]()))
-    assert str(caught.value) == (
-        "ModelProblem: the blocks or the head of BertModel cannot be told apart\n"
-        "  where: model\n"
-        "  do:    use an encoder such as BERT, RoBERTa, ELECTRA, DistilBERT or MiniLM"
+def test_a_model_without_head_has_blocks_all_the_same():
+    anatomy = find_anatomy(transformers.BertModel(CONFIGS["bert"]()))
+    assert anatomy.head == ()
+    assert len(anatomy.blocks) == 3
+
+
+def test_a_pooler_that_starts_as_the_identity_is_fresh_and_a_trained_one_is_not():
+    model = transformers.BertForSequenceClassification(CONFIGS["bert"]())
+    assert find_anatomy(model).fresh == (model.classifier,)
+    nn.init.eye_(model.bert.pooler.dense.weight)
+    assert find_anatomy(model).fresh == (model.classifier, model.bert.pooler)
+    assert find_anatomy(model, has_fresh_head=False).fresh == (model.bert.pooler,)
+
+
+def test_an_encoder_decoder_has_two_stacks():
+    config = transformers.T5Config(
+        vocab_size=70, d_model=16, d_kv=8, d_ff=24, num_layers=3, num_decoder_layers=2, num_heads=2
     )
+    anatomy = find_anatomy(transformers.T5ForConditionalGeneration(config))
+    assert [len(stack) for stack in anatomy.stacks] == [3, 2]
+    assert anatomy.is_encoder_decoder
+    assert not anatomy.is_decoder
 
 
 def test_a_head_without_linear_layer_is_refused():

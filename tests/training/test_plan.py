@@ -116,8 +116,8 @@ def test_an_unknown_metric_or_method_is_refused_before_training(toy_options):
         "  where: metric\n"
         "  do:    use one of: accuracy, macro_f1, weighted_f1"
     )
-    with pytest.raises(PlanProblem, match="no method 'lora'"):
-        plan_of(toy_options, method="lora")
+    with pytest.raises(PlanProblem, match="no method 'loro'"):
+        plan_of(toy_options, method="loro")
     with pytest.raises(PlanProblem, match="top_layers is 9; this model has 2 blocks"):
         plan_of(toy_options, method="top-layers", top_layers=9)
 

@@ -182,6 +182,9 @@ class Task(Layout, Protocol):
     ) -> float:
         """Give the temperature by which the output layer is divided so that confidence matches accuracy; 1 for none."""
 
+    def settle(self, model: nn.Module, tokenizer: Any) -> None:
+        """Write into the model's configuration what plain Transformers needs to answer alike; called before saving."""
+
     def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give (value, confidence, alternatives) for each raw answer."""
 

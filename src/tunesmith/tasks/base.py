@@ -77,6 +77,9 @@ class BaseTask:
         """Give 1: nothing is rescaled."""
         return 1.0
 
+    def settle(self, model: nn.Module, tokenizer: Any) -> None:
+        """Do nothing: the model's own configuration says all that plain Transformers has to know."""
+
     def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give the answers as they are: a task whose `answer` gives (value, confidence, alternatives) is done."""
         return list(answers)

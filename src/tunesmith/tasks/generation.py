@@ -313,6 +313,17 @@ class Generation(BaseTask):
         chosen = {name: getattr(self, name) for name in ("num_beams", "do_sample", "temperature", "top_k", "top_p")}
         return Manner(int(most), **chosen, repetition_penalty=self.repetition_penalty, stops=stops)
 
+    def settle(self, model: nn.Module, tokenizer: Any) -> None:
+        """Let plain Transformers' `generate` write as this task does, without being told."""
+        manner, config = self.manner(model), model.generation_config
+        config.max_length = None
+        for name in ("max_new_tokens", "num_beams", "repetition_penalty", "do_sample"):
+            setattr(config, name, getattr(manner, name))
+        for name in ("temperature", "top_k", "top_p"):  # allowed only where tokens are drawn
+            setattr(config, name, getattr(manner, name) if manner.do_sample else None)
+        wording = Wording(tokenizer)
+        config.eos_token_id, config.pad_token_id = wording.end, wording.filler
+
     def write(
         self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, batch_tokens: int, draw: int = 0
     ) -> list[Written]:

@@ -215,6 +215,7 @@ class Job:
     def _keep(self, log: run_folder.Log, started: float) -> None:
         """Write the bundle, then remove what only the unfinished run needed."""
         assert self.folder is not None
+        self.intake.task.settle(self.model, self.tokenizer)
         contents = Contents(
             plan=self.plan,
             gain=self._gain,
