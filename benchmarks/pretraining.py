@@ -1,23 +1,24 @@
-"""Show what pretraining brings: the same small model tuned for a task with and without it, over several seeds, as Markdown.
+"""Show what pretraining brings: one small model tuned for a task with and without it, over several seeds, as Markdown.
 
-    python benchmarks/pretraining.py TASK_FOLDER --corpus FILE [FILE ...] --seconds 300 --seeds 3 --out benchmarks/out
+    python benchmarks/pretraining.py TRAIN TEST --corpus FILE [FILE ...] --seconds 600 --seeds 3 --out benchmarks/out
 
-A task folder holds train.csv and test.csv (or .csv.gz) with columns text and label. The corpus is the text of its whole
-training file and of the other files given; labels are not read. "Without" is the same configuration and tokenizer with
-weights as they were drawn.
+The corpus is the text of the whole training file and of the other files given; labels are not read. "Without" is the
+same configuration and tokenizer with weights as they were drawn. Further arguments go to `tunesmith train`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from gain import part, read, slice_to
+from tunesmith import data
+from tunesmith.tasks import find_task, guess_task
 
 
 def tunesmith(*arguments: object) -> dict:
@@ -27,11 +28,21 @@ def tunesmith(*arguments: object) -> dict:
     return dict(json.loads(done.stdout))
 
 
-def own_text(folder: Path, path: Path) -> Path:
-    """Write the texts of the training file, one a line, without their labels."""
-    header, rows = read(part(folder, "train"))
-    column = header.index("text")
-    path.write_text("\n".join(" ".join(row[column].split()) for row in rows) + "\n", encoding="utf-8")
+def write_rows(path: Path, source: data.Source, count: int) -> Path:
+    """Write some rows of a file, drawn by a fixed seed, as JSON Lines."""
+    rows = [row for _, row in source.rows() if isinstance(row, dict)]
+    random.Random(13).shuffle(rows)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:count]), encoding="utf-8")
+    return path
+
+
+def write_texts(path: Path, source: data.Source) -> Path:
+    """Write the texts of all rows, one a line, without their labels."""
+    task = find_task(guess_task(source, {}))
+    form = data.find_form(source, task.forms, {})
+    checked = data.check(source, data.find_columns(source, form.needs, {}, optional=form.optional), layout=task)
+    texts = (" ".join(task.text_of(record.fields).split()) for record in checked.records)
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     return path
 
 
@@ -49,41 +60,42 @@ def as_drawn(pretrained: Path, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
     parser.add_argument("--corpus", nargs="*", default=[])
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--base", type=Path, help="a model pretrained before, instead of pretraining one now")
+    parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
     options, extra = parser.parse_known_args()
-    place = options.out / f"pretraining-{options.folder.name}"
+    place = options.out / f"pretraining-{options.train.parent.name}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    corpus = [own_text(options.folder, place / "own.txt"), *options.corpus]
-    base = place / "base"
-    made = tunesmith(
-        "pretrain", *corpus, "--objective", "mlm", "--size", options.size, "--seconds", options.seconds, "--out", base
-    )
-    (place / "pretrain.json").write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
+    base = options.base or place / "base"
+    if options.base is None:
+        corpus = [write_texts(place / "own.txt", data.read(options.train)), *options.corpus]
+        settings = ("--objective", "mlm", "--size", options.size, "--seconds", options.seconds, "--out", base)
+        made = tunesmith("pretrain", *corpus, *settings)
+        (place / "pretrain.json").write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
     bases = {"without": as_drawn(base, place / "drawn"), "with": base}
-    slice_to(place / "train.csv", part(options.folder, "train"), options.rows, 13)
-    slice_to(place / "test.csv", part(options.folder, "test"), options.test_rows, 13)
+    train = write_rows(place / "train.jsonl", data.read(options.train), options.rows)
+    test = write_rows(place / "test.jsonl", data.read(options.test), options.test_rows)
     print("| pretraining | seeds | mean | each |\n|---|---|---|---|")
-    tfidf = None
+    naive: dict[str, float] = {}
     for name, model in bases.items():
         values = []
         for seed in range(options.seeds):
-            gain = tunesmith(
-                *("train", place / "train.csv", "--test", place / "test.csv", "--text", "text", "--label", "label"),
-                *("--model", model, "--seed", seed, "--out", place / f"{name}-{seed}", *extra),
-            )["gain"]
-            values.append(100 * gain["after"]["values"]["accuracy"])
-            tfidf = 100 * gain["baselines"]["tfidf"]["values"]["accuracy"]
+            settings = ("--model", model, "--seed", seed, "--out", place / f"{name}-{seed}", *extra)
+            gain = tunesmith("train", train, "--test", test, *settings)["gain"]
+            main_metric = gain["after"]["main"]
+            values.append(100 * gain["after"]["values"][main_metric])
+            naive = {key: 100 * scores["values"][main_metric] for key, scores in gain["baselines"].items()}
         each = ", ".join(f"{value:.1f}" for value in values)
         print(f"| {name} | {options.seeds} | {statistics.mean(values):.1f} | {each} |", flush=True)
-    print(f"TF-IDF with logistic regression on the same rows: {tfidf:.1f}")
+    print(f"{main_metric}; " + ", ".join(f"{name} {value:.1f}" for name, value in naive.items()))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ def test_every_method_is_listed_with_its_share_and_rate(toy_base, capsys):
     assert [method["name"] for method in listed] == list(METHODS)
     shares = {method["name"]: method["trainable_share"] for method in listed}
     assert shares["full"] == 1
-    assert all(0 < share < 0.6 for name, share in shares.items() if name != "full")
+    assert all(0 < share < 1 for name, share in shares.items() if name != "full")
     assert shares["ia3"] < shares["lora"] < shares["full"]
     assert all(method["when"] and method["changes"] and method["learning_rate"] > 0 for method in listed)
 
 
 def test_one_method_is_shown_with_its_options(toy_base, capsys):
     assert main(["methods", "lora", "--model", str(toy_base)]) == 0
-    shown = capsys.readouterr().err + capsys.readouterr().out
-    assert "lora_rank, lora_alpha, lora_dropout, merge" in shown or shown == ""
+    assert "lora_rank, lora_alpha, lora_dropout, merge" in capsys.readouterr().out
     assert main(["methods", "loro"]) == 2
     assert "no method 'loro'" in capsys.readouterr().err

@@ -142,3 +142,15 @@ def test_the_fingerprint_is_over_content_and_part():
     assert fingerprint([one], [two]) != fingerprint([one, two], [])
     assert fingerprint([one]) == fingerprint([Record(one.id, one.fields, one.target, Origin("elsewhere", 9))])
     assert fingerprint([one]) != fingerprint([Record(one.id, one.fields, "b", one.origin)])
+
+
+def test_what_rows_share_stays_in_one_part():
+    rows = [
+        Record(f"{context}-{number}", {"context": f"c{context}", "question": f"q{number}"}, None, Origin("a", 1))
+        for context in range(20)
+        for number in range(5)
+    ]
+    cut = split(rows, seed=0, is_stratified=False, group_of=lambda fields: {"context": fields["context"]}).splits
+    parts = [{record.fields["context"] for record in part} for part in (cut.train, cut.valid, cut.test)]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert all(parts)

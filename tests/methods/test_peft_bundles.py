@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +206,31 @@ def test_a_run_cut_off_in_the_middle_ends_with_the_same_bits(method, toy_options
     list(again.run())
     first, second = (hash_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))
     assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_resuming_after_sigkill_equals_an_undisturbed_run(method, toy_options, tmp_path):
+    """Kill the real process when it has made some checkpoints, resume, and compare what was learnt to the bit."""
+    out = tmp_path / "killed"
+    options = {**toy_options, "epochs": 4, "method": method, "checkpoint_seconds": 0}
+    values = {**options, "out": str(out)}
+    sets = [part for key, value in values.items() if key != "data" for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "tunesmith", "train", str(values["data"]), "--quiet", *sets]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not list(out.glob("checkpoints/step-*8")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    job = prepare_resume(out)
+    assert job.resumed_from is not None
+    list(job.run())
+    whole = prepare(make_recipe({**options, "out": str(tmp_path / "whole")}))
+    list(whole.run())
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        assert hash_file(out / name) == hash_file(tmp_path / "whole" / name)
 
 
 def test_the_best_weights_of_adalora_meet_the_budget(run_of):

@@ -20,7 +20,8 @@ def slow_choice(starts, may, chance, share):
         turns = sorted((row_chance[word[0]], word) for word in words if all(row_may[place] for place in word))
         row, used = [False] * len(row_starts), 0
         for _, word in turns:
-            if used + len(word) / 2 <= share * sum(row_may):
+            again = float((torch.tensor(row_chance[word[0]]) * 997.0) % 1.0) if len(word) > 1 else 0.5
+            if used + len(word) * again <= share * sum(row_may):
                 for place in word:
                     row[place] = True
             used += len(word)
@@ -58,6 +59,15 @@ def test_the_share_is_exact_for_tokens_and_unbiased_for_words():
     assert set(tokens.sum(1).tolist()) == {round(0.15 * 128)}
     words = choose_words(starts, may, chance, 0.15)
     assert abs(float(words.sum() / may.sum()) - 0.15) < 0.003
+
+
+@pytest.mark.parametrize("size", [12, 30, 40])
+def test_long_words_do_not_move_the_mean(size):
+    starts, may, chance = draw(4000, 128)
+    starts[:] = False
+    starts[:, 0] = starts[:, -1] = True
+    starts[:, 1::size] = True
+    assert abs(float(choose_words(starts, may, chance, 0.15).sum() / may.sum()) - 0.15) < 0.01
 
 
 def test_every_place_is_chosen_equally_often():

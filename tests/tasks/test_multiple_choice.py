@@ -317,3 +317,23 @@ def test_models_without_a_head_for_choices_are_declined():
 
     with pytest.raises(PlanProblem, match="'gpt2' has no head for choices"):
         TASK.model_class(Config())
+
+
+def test_a_column_of_another_family_is_no_further_choice():
+    """SWAG has sent1 and sent2 beside ending0 .. ending3: the second half of the sentence is no choice."""
+    from tunesmith.data.columns import find_columns, find_form
+    from tunesmith.data.readers import Source
+
+    row = {
+        "sent1": "He sat.",
+        "sent2": "He",
+        "ending0": "a",
+        "ending1": "b",
+        "ending2": "c",
+        "ending3": "d",
+        "label": 1,
+    }
+    source = Source("swag", "jsonl", "utf-8", "", tuple(row), "", lambda: iter([(1, row)]))
+    form = find_form(source, TASK.forms, {})
+    cells = Cells(row, find_columns(source, form.needs, {}, optional=form.optional).roles)
+    assert TASK.read_input(cells)["choices"] == ["a", "b", "c", "d"]

@@ -686,3 +686,22 @@ def test_fields_that_were_read_can_be_asked_again():
 
 def test_a_row_with_an_empty_list_of_tokens_has_no_tokens():
     assert fault({"tokens": [], "tags": []}).kind == "empty-tokens"
+
+
+def test_tokens_reach_over_the_marks_that_the_tokenizer_strips():
+    from tunesmith.tasks.token_windows import with_marks
+
+    text = "visit cafe\u0301 now"
+    assert with_marks(text, [(0, 5), (6, 10), (12, 15)]) == [(0, 5), (6, 11), (12, 15)]
+    assert with_marks("plain text", [(0, 5)]) == [(0, 5)]
+
+
+def test_tags_with_an_underscore_are_tags_and_with_a_suffix_are_refused():
+    from tunesmith.data.layout import Cells, Fault
+
+    cells = Cells({"tokens": ["Ada", "Byron"], "tags": ["B_PER", "I_PER"]})
+    (span,) = TASK.read_target(cells, TASK.read_input(cells))
+    assert (span.label, span.start, span.end) == ("PER", 0, 9)
+    cells = Cells({"tokens": ["Ada", "Byron"], "tags": ["PER-B", "PER-I"]})
+    with pytest.raises(Fault):
+        TASK.read_target(cells, TASK.read_input(cells))

@@ -120,8 +120,8 @@ def test_no_data_and_an_empty_part_are_refused(write, tmp_path):
 
 
 def test_an_unknown_task_is_refused(write):
-    with pytest.raises(PlanProblem, match="no task 'translation'"):
-        take_in(make_recipe({"data": write("data", ROWS), "task": "translation"}))
+    with pytest.raises(PlanProblem, match="no task 'divination'"):
+        take_in(make_recipe({"data": write("data", ROWS), "task": "divination"}))
 
 
 def test_the_same_seed_gives_the_same_parts(write):

@@ -11,7 +11,7 @@ from tunesmith.bundle.evaluate import read_labelled
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import BundleProblem
 from tunesmith.tasks import Task
-from tunesmith.types import Comparison, Record, Scores
+from tunesmith.types import Comparison, Record, Scores, to_json
 
 MOST_CHANGED = 50
 
@@ -103,7 +103,7 @@ def _shown(task: Task, record: Record, answers: dict[str, Any]) -> dict[str, obj
     return {
         "text": task.text_of(record.fields),
         "row": str(record.origin),
-        "expected": record.target,
-        "answers": answers,
+        "expected": to_json(record.target),
+        "answers": {name: to_json(value) for name, value in answers.items()},
         "right": [name for name, value in answers.items() if task.is_right(record, value)],
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith import data
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import DataProblem
+from tunesmith.tasks import Task
 from tunesmith.types import Inspection, Origin, Problem, Record, Scores
 
 
@@ -68,7 +69,7 @@ def read_labelled(
             + _listed(dict.fromkeys(bundle.labels, 0)),
         )
     trained_on = bundle.plan.data["files"].get("data", {}).get("sha256")
-    extra = [*_own_data(source, trained_on == source.sha256), *_unknown_labels(checked, bundle.labels)]
+    extra = [*_own_data(source, trained_on == source.sha256), *_unknown_labels(bundle.task, checked, bundle.labels)]
     return checked.records, data.summarise(source, found, checked, extra=extra)
 
 
@@ -80,12 +81,12 @@ def _own_data(source: data.Source, is_own: bool) -> list[Problem]:
     return [Problem("warning", "own-data", what, "evaluate on rows that training never saw", Origin(source.path, 1))]
 
 
-def _unknown_labels(checked: data.Checked, labels: tuple[str, ...]) -> list[Problem]:
+def _unknown_labels(task: Task, checked: data.Checked, labels: tuple[str, ...]) -> list[Problem]:
     """Warn of rows that the run cannot get right, because it never saw their label."""
     unknown = {label: count for label, count in checked.label_counts.items() if label not in labels}
     if not unknown or not labels:
         return []
-    rows = sum(unknown.values())
+    rows = sum(not set(task.labels_of(record.target)) <= set(labels) for record in checked.records)
     what = f"{rows} rows have a label that the run does not know ({_listed(unknown)}); they count as mistakes"
     return [Problem("warning", "unknown-label", what, "train with rows of these labels, or take them out", count=rows)]
 
@@ -95,14 +96,15 @@ def columns_for(
 ) -> data.Columns:
     """Give the columns of a file: as the user said, else as in training where the file has them, else inferred."""
     task = bundle.task
+    wanted = data.as_roles(task.forms, {role: column for role, column in wanted.items() if column})
     roles = bundle.plan.data["roles"]
     form = data.find_form(source, task.forms, wanted, needs_targets=needs_targets)
     trained = next((one for one in task.forms if set(one.needs) <= set(roles)), form)
     if all(roles[role] in source.columns for role in (trained.needs if needs_targets else trained.inputs)):
         form = trained
     needs = form.needs if needs_targets else form.inputs
-    given = {role: roles[role] for role in needs if roles.get(role) in source.columns}
-    given |= {role: column for role, column in wanted.items() if column and (role in needs or role in form.optional)}
+    given = {role: roles[role] for role in (*needs, *form.optional) if roles.get(role) in source.columns}
+    given |= {role: column for role, column in wanted.items() if role in needs or role in form.optional}
     return data.find_columns(source, needs, given, optional=form.optional)
 
 

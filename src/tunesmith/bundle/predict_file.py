@@ -66,8 +66,12 @@ def predict_file(
         try:
             with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 write = _writer(file, target.suffix, [*source.columns, *added.values()])
+                is_table = target.suffix != ".jsonl"
                 for fields, prediction, problem in _answered(bundle, source, found, settings or {}):
-                    write(fields | _shown(prediction, problem, added, answer, is_table=target.suffix != ".jsonl"))
+                    write(
+                        _copied(fields, is_table=is_table)
+                        | _shown(prediction, problem, added, answer, is_table=is_table)
+                    )
                     counts["rows"] += 1
                     counts[
                         "unreadable" if prediction is None else "abstained" if prediction.value is None else "answered"
@@ -135,6 +139,16 @@ def _answer_part(
     predictions = bundle.predictions((record for _, record, _ in part if record is not None), **settings)
     for fields, record, problem in part:
         yield fields, next(predictions) if record is not None else None, problem
+
+
+def _copied(fields: dict[str, Any], *, is_table: bool) -> dict[str, Any]:
+    """Give the file's own cells; in a table lists and objects are JSON, so that they can be read again."""
+    if not is_table:
+        return fields
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+        for name, value in fields.items()
+    }
 
 
 def _shown(

@@ -5,7 +5,7 @@ pyarrow.
 """
 
 from tunesmith.data.checks import Checked, check, demand_trainable, write_rejected
-from tunesmith.data.columns import Columns, find_columns, find_form
+from tunesmith.data.columns import Columns, as_roles, find_columns, find_form
 from tunesmith.data.inspect import inspect, summarise
 from tunesmith.data.layout import Cells, Fault, Form, Layout, TargetKind, TextAndLabel, as_text
 from tunesmith.data.normalise import normalise_text
@@ -27,6 +27,7 @@ __all__ = [
     "Split",
     "TargetKind",
     "TextAndLabel",
+    "as_roles",
     "as_text",
     "check",
     "demand_trainable",

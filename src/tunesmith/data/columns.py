@@ -46,6 +46,9 @@ NAMES = {
     "question": ("question", "query", "prompt", "stem", "premise", "statement", "goal", "ctx", "问题", "题目"),
     "context": ("context", "passage", "paragraph", "document", "article", "上下文", "段落", "篇章", "文章"),
     "answers": ("answers", "answer", "答案"),
+    "choice3": ("选项3", "选项c"),
+    "choice4": ("选项4", "选项d"),
+    "choice5": ("选项5", "选项e"),
     "choices": ("choices", "options", "candidates", "endings", "选项"),
     "choice1": ("choice1", "option1", "sol1", "ending0", "sent0", "sentence0", "选项1", "选项a"),
     "choice2": ("choice2", "option2", "sol2", "ending1", "sent1", "sentence1", "选项2", "选项b"),
@@ -158,8 +161,32 @@ def find_columns(
             left = {name: values[name] for name in source.columns if name not in roles.values()}
             roles[role], why = _choose(source, role, needs[role], left)
             inferred.append(f"{role} is column '{roles[role]}' ({why}; override with {_option(role)})")
-    extra = {role: role for role in optional or () if role not in roles and role in source.columns}
-    return Columns(roles={role: roles[role] for role in (*needs, *given)} | extra, inferred=tuple(inferred))
+    wanted = {role: kind for role, kind in (optional or {}).items() if role not in roles}
+    exact = {role: column for role in wanted for column in source.columns if _plain(column) == _plain(role)}
+    extra = {role: column for role, column in exact.items() if column not in roles.values()}
+    found = _by_name(source, {role: kind for role, kind in wanted.items() if role not in extra}, {**roles, **extra})
+    inferred += [
+        f"{role} is column '{column}' (by its name; override with {_option(role)})" for role, column in found.items()
+    ]
+    return Columns(roles={role: roles[role] for role in (*needs, *given)} | extra | found, inferred=tuple(inferred))
+
+
+def as_roles(forms: Sequence[Form], given: Mapping[str, str]) -> dict[str, str]:
+    """Give role -> column as the forms of a task call them: `text` and `label` may stand for its only input and target.
+
+    Raises:
+        PlanProblem: A role that none of the forms has.
+    """
+    known = {role: None for form in forms for role in (*form.needs, *form.optional)} | {"id": None}
+    found = {}
+    for role, column in given.items():
+        only = {"text": list(forms[0].inputs), "label": list(forms[0].targets)}.get(role, [])
+        meant = role if role in known else only[0] if len(only) == 1 else ""
+        if not meant:
+            what = f"this task has no role '{role}'"
+            raise PlanProblem(what, where="columns", do=f"its roles are: {nearest_first(role, known)}")
+        found[meant] = column
+    return found
 
 
 def find_form(source: Source, forms: Sequence[Form], given: Mapping[str, str], *, needs_targets: bool = True) -> Form:

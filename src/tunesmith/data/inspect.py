@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunesmith.data.checks import TEXT_AND_LABEL, Checked, check
-from tunesmith.data.columns import Columns, find_columns, find_form
+from tunesmith.data.columns import Columns, as_roles, find_columns, find_form
 from tunesmith.data.layout import Form, Layout
 from tunesmith.data.readers import Reader, Source, read
 from tunesmith.types import Inspection, Origin, Problem
@@ -33,8 +33,9 @@ def inspect(
         DataProblem: A file cannot be read, or a column not be found.
     """
     source = read(path, reader)
-    form = find_form(source, layout.forms, given or {})
-    columns = find_columns(source, form.needs, given or {}, optional=form.optional)
+    given = as_roles(layout.forms, given or {})
+    form = find_form(source, layout.forms, given)
+    columns = find_columns(source, form.needs, given, optional=form.optional)
     checked = check(source, columns, layout=layout, keep_records=False)
     shared = [problem for other in others for problem in _find_shared(checked, columns, layout, form, other)]
     return summarise(source, columns, checked, extra=shared)

@@ -6,6 +6,7 @@ said with `Cells.note`.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +61,8 @@ def as_text(value: Any) -> str | None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value != value:
+        return ""  # how tables of numbers write "nothing"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value) if isinstance(value, (int, float)) else None
@@ -82,7 +85,7 @@ class Cells:
 
     def has(self, role: str) -> bool:
         """Whether the row has something other than nothing for this role."""
-        value = self._values.get(self._columns.get(role, ""))
+        value = self.raw(role)
         return value is not None and not (isinstance(value, (str, list, dict)) and not value)
 
     def column(self, role: str) -> str:
@@ -91,7 +94,7 @@ class Cells:
 
     def raw(self, role: str) -> Any:
         """Give the value as the file has it; None where the row has none."""
-        return self._values.get(self._columns.get(role, ""))
+        return self._values.get(self._columns[role]) if role in self._columns else None
 
     def text(self, role: str, *, may_be_empty: bool = False) -> str:
         """Give one text; a number becomes text."""
@@ -146,8 +149,9 @@ class Cells:
         if not isinstance(value, list) or not value:
             raise Fault(f"empty-{role}", f"the {role} (column '{self.column(role)}') are empty", f"fill in the {role}")
         found = [as_text(item) for item in value]
-        if any(not item or not item.strip() for item in found):
-            place = next(index for index, item in enumerate(found) if not item or not item.strip())
+        blank = " \t\r\n"  # a wide (U+3000) blank is a character of Chinese texts like any other
+        if any(not item or not item.strip(blank) for item in found):
+            place = next(index for index, item in enumerate(found) if not item or not item.strip(blank))
             what = f"item {place + 1} of the {role} (column '{self.column(role)}') is empty or no text"
             raise Fault(f"empty-{role}", what, "remove it")
         tokens = [str(item) for item in found]
@@ -176,15 +180,30 @@ class Cells:
         column = self.column(role)
         if column not in self._values:
             raise Fault("wrong-columns", f"the row has no '{column}'", f"add '{column}' to the row")
-        value = self._values[column]
-        if isinstance(value, tuple):
-            return list(value)
-        if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
-            try:
-                return json.loads(value)
-            except (ValueError, RecursionError):
-                return value
+        value = read_nested(self._values[column], column)
         return empty if value is None or value == "" else value
+
+
+def read_nested(value: Any, column: str) -> Any:
+    """Give what a cell holds: a list or object written as JSON or (pandas does) as Python; else its text.
+
+    Raises:
+        Fault: The text has the brackets of a list or an object, and is none.
+    """
+    if isinstance(value, tuple):
+        return list(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] + text[-1:] not in {"[]", "{}"} or len(text) > CELL_LIMIT:
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, (list, dict)):
+            return found
+    what = f"'{column}' looks like a list or an object and cannot be read as one: {text[:60]}"
+    raise Fault("broken-list", what, 'write it as JSON, e.g. ["one", "two"]')
 
 
 def check_text(text: str, role: str, column: str, *, may_be_empty: bool = False) -> None:
@@ -223,6 +242,9 @@ class Layout(Protocol):
     def text_of(self, fields: Mapping[str, Any]) -> str:
         """Give all the text of the fields: what makes two rows the same, what has a length and may be personal."""
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the fields that rows share which a split must keep in one part, e.g. the context of questions."""
+
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give the labels that stand in a target; none for free answers."""
 
@@ -244,6 +266,10 @@ class TextAndLabel:
     def text_of(self, fields: Mapping[str, Any]) -> str:
         """Give the text."""
         return str(fields["text"])
+
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the text: its repeats stay together."""
+        return fields
 
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give the label."""

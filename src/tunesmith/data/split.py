@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ def split(
     valid_share: float = 0.1,
     test_share: float = 0.2,
     is_stratified: bool = True,
+    group_of: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda fields: fields,
 ) -> Split:
     """Cut records into train, valid and test.
 
@@ -60,6 +61,7 @@ def split(
         valid_share: Share of the rows (0..1) for valid, unless given.
         test_share: Share of the rows (0..1) for test, unless given.
         is_stratified: Whether targets are labels whose shares each part should have; free answers are cut as one.
+        group_of: Gives the fields that rows share which stay in one part (a context, a sentence).
 
     Raises:
         PlanProblem: The shares leave nothing to train on.
@@ -69,7 +71,7 @@ def split(
         what = f"valid_share {valid_share} and test_share {test_share} leave nothing to train on"
         raise PlanProblem(what, do="choose shares of 0 or more that sum up to less than 1, e.g. 0.1 and 0.2")
     kept, rejected, problems = _take_out_leaks(records, valid, test)
-    groups = _group(kept, is_stratified=is_stratified)
+    groups = _group(kept, group_of, is_stratified=is_stratified)
     parts = _deal(groups, shares, random.Random(seed))
     train, *cut = (tuple(kept[place] for place in sorted(places)) for places in parts)
     problems += _report_rare(groups, shares)
@@ -124,10 +126,12 @@ def _take_out_leaks(
     return (kept if taken else list(records)), rejected, problems
 
 
-def _group(records: Sequence[Record], *, is_stratified: bool) -> list[_Group]:
+def _group(
+    records: Sequence[Record], group_of: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, is_stratified: bool
+) -> list[_Group]:
     places: dict[bytes, list[int]] = {}
     for place, record in enumerate(records):
-        places.setdefault(fields_key(record.fields), []).append(place)
+        places.setdefault(fields_key(group_of(record.fields)), []).append(place)
     return [_Group(tuple(same), _majority(records, same) if is_stratified else "") for same in places.values()]
 
 

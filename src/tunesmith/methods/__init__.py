@@ -35,7 +35,6 @@ class Method(Protocol):
     - `HEAD_FACTOR`, at how many times the rate a fresh head learns unless the recipe says otherwise (else 10);
     - `merge(model) -> model`, which makes plain weights of what was learnt, for methods that keep it beside them;
     - `adapter(model, anatomy) -> Adapter`, what was learnt in a form of its own (see `methods.delta`);
-    - `positions(options) -> int`, how many of the model's positions it takes away from the text;
     - what `Upkeep` asks.
     """
 

@@ -20,11 +20,6 @@ class Adapter:
     tensors: Mapping[str, torch.Tensor]  # by the name that they have in a file
     config: Mapping[str, Any] | None = None  # of PEFT; None where PEFT has no such method
 
-    @property
-    def file_bytes(self) -> int:
-        """What the tensors take on disk."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
-
 
 def take_adapter(method: Method, model: nn.Module, anatomy: Anatomy) -> Adapter:
     """Give what a method learnt; for methods that PEFT does not have, all that training may change, by its name."""

@@ -54,7 +54,8 @@ def average_precision(
 
     Returns:
         `macro_average_precision`, the mean over the labels, and `micro_average_precision`, over all pairs of row and
-        label; each (...), 0..1. A label without a right row counts 0, as in scikit-learn.
+        label; each (...), 0..1. A label without a right row in a sample is left out of that sample's mean, where
+        scikit-learn counts 0 and warns.
 
     Raises:
         ValueError: No rows, or shapes that do not fit.
@@ -70,7 +71,8 @@ def average_precision(
     for start in range(0, len(weights_BN), step):
         block = weights_BN[start : start + step]
         each = [_precision_of_one(truth[:, label], scores[:, label], block) for label in range(labels)]
-        macro.append(np.mean(each, axis=0))
+        has_right_BL = block @ truth > 0  # a label that nobody has in a sample cannot be ranked well or badly there
+        macro.append(divide(np.sum(each, axis=0), has_right_BL.sum(1).astype(float)))
         micro.append(_precision_of_one(truth.ravel(), scores.ravel(), np.repeat(block, labels, axis=1)))
     return {
         "macro_average_precision": np.concatenate(macro).reshape(leading),

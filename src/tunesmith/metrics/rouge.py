@@ -13,6 +13,8 @@ from tunesmith.metrics.shares import f1_of_counts
 
 _ENGLISH_WORD = re.compile(r"[a-z0-9]+")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA = "\u3040-\u30ff\uac00-\ud7af"
+_ANY_PIECE = re.compile(rf"[{_HAN}{_KANA}]|(?:(?![{_HAN}{_KANA}])[^\W_])+")
 _MIXED_PIECE = re.compile(rf"[{_HAN}]|\d+(?:[.,]\d+)+|(?:(?![{_HAN}])[^\W_])+")
 
 
@@ -22,9 +24,18 @@ def split_text(text: str, chinese: bool) -> list[str]:
     Args:
         text: Any text.
         chinese: Give each Chinese character alone, words and numbers whole (3.5 is one). Otherwise give runs of a-z
-            and 0-9, as rouge-score does: letters with accents part words there.
+            and 0-9, as rouge-score does: letters with accents part words there. A text of another script, of which
+            rouge-score finds nothing, is cut into words, and kana and hangul into characters.
     """
-    return (_MIXED_PIECE if chinese else _ENGLISH_WORD).findall(text.lower())
+    if chinese:
+        return _MIXED_PIECE.findall(text.lower())
+    return (_ANY_PIECE if is_other_script(text) else _ENGLISH_WORD).findall(text.lower())
+
+
+def is_other_script(text: str) -> bool:
+    """Whether more than a third of the letters are not Latin: Russian, Greek, Arabic, Japanese ..."""
+    letters = [letter for letter in text if letter.isalpha()]
+    return 3 * sum(letter >= "\u0250" for letter in letters) > len(letters)
 
 
 def count_grams(tokens: Sequence[str], size: int) -> Counter[tuple[str, ...]]:

@@ -13,13 +13,15 @@ import torch
 
 CHANCES = 3  # independent draws that a token needs: is it hidden, by what kind of token, by which
 _MASKED, _SWAPPED = 0.8, 0.1
+_DIGITS = 997.0
 
 
 def choose_words(starts_BT: torch.Tensor, may_BT: torch.Tensor, chance_BT: torch.Tensor, share: float) -> torch.Tensor:
     """Choose whole words, in random order, until `share` of the tokens of each row is reached.
 
-    The word that crosses the limit is taken if more of it lies before the limit than after, so that long words do not
-    move the mean. With every token a word, exactly round(share * n) of n tokens are chosen.
+    The word that crosses the limit is taken with the chance that equals its share before the limit, so that long words
+    do not move the mean (a row of a few very long words may then have more hidden, or nothing). With every token a
+    word, exactly round(share * n) of n tokens are chosen.
 
     Args:
         starts_BT: Whether a word starts at this token.
@@ -41,8 +43,11 @@ def choose_words(starts_BT: torch.Tensor, may_BT: torch.Tensor, chance_BT: torch
     middle_BW = torch.zeros(rows, length + 2).scatter_add_(1, word_BT, (rank_BT + 0.5) * may_BT)
     size_BW = torch.zeros(rows, length + 2).scatter_add_(1, word_BT, may_BT.float())
     middle_BT = (middle_BW / size_BW.clamp(min=1)).gather(1, word_BT)  # of the word, on the line of ranks
+    size_BT = size_BW.gather(1, word_BT)
+    # Another chance of the same word: digits of its first one that its place in the order does not depend on.
+    again_BT = torch.where(size_BT > 1, (turn_BT * _DIGITS) % 1.0, 0.5)
     limit_B1 = share * may_BT.sum(1, keepdim=True)
-    return may_BT & (middle_BT <= limit_B1)
+    return may_BT & (middle_BT + (again_BT - 0.5) * size_BT <= limit_B1)
 
 
 def hide(

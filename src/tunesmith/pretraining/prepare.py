@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, find_damage, write_file, write_folder, write_json
-from tunesmith.errors import BundleProblem
+from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.models.build import build_model, build_tokenizer, longest_input, quiet, read_config
 from tunesmith.models.find import Base, find_base
 from tunesmith.pretraining import OBJECTIVES, SIZES, sizes
@@ -116,6 +116,12 @@ def _claim(recipe: PretrainRecipe) -> Path:
     """Give the run folder: a new one, or one in which the same recipe was stopped before its plan was made."""
     folder = Path(recipe.out).expanduser() if recipe.out else None
     if folder is not None and (folder / _RECIPE).is_file() and not (folder / "plan.json").is_file():
+        if (folder / _RECIPE).read_text(encoding="utf-8") != write_pretrain_recipe(recipe):
+            raise PlanProblem(
+                "the run folder holds a run of another recipe that was stopped early",
+                where=str(folder),
+                do="run that recipe's command again, or choose another name with --out",
+            )
         ours = {_RECIPE, CORPUS, run_folder.LOCK, run_folder.HOLDER}
         if all(each.name in ours or each.name.startswith(TEMPORARY) for each in folder.iterdir()):
             return folder
@@ -215,7 +221,7 @@ def _tokenizer(
         width=SIZES[recipe.size][1],
         characters=intake.survey.characters,
     )
-    key = key_of([(file.sha256, file.mode) for file in intake.files], intake.survey.held.seed, vars(found))
+    key = key_of([(file.sha256, file.mode) for file in intake.files], vars(intake.survey.held), vars(found))
     target = folder / CORPUS / f"tokenizer-{key}"
     if find_damage(target):
         report("training the tokenizer")

@@ -119,6 +119,7 @@ class Task(Layout, Protocol):
     pipeline: str  # what model hubs call this task
     has_fresh_head: bool  # whether the head is new, and so learns faster than the body
     longest: int  # tokens after which texts are cut unless the recipe says otherwise: longer costs much
+    has_confidence: bool  # whether answers come with how sure they are, so that the model can abstain
     options: tuple[str, ...]  # recipe keys that this task listens to
     target_kind: TargetKind
     forms: Sequence[Form]
@@ -134,6 +135,9 @@ class Task(Layout, Protocol):
 
     def text_of(self, fields: Mapping[str, Any]) -> str:
         """Give all the text of the fields."""
+
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the fields that rows share which a split must keep in one part."""
 
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give the labels that stand in a target; none for free answers."""

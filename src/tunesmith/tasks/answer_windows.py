@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tunesmith.errors import PlanProblem
 from tunesmith.tasks import Example
+from tunesmith.tasks.token_windows import demand_fast, with_marks
 from tunesmith.types import Record
 
 Offsets = npt.NDArray[np.int32]
@@ -61,6 +62,7 @@ def encode_windows(
     Raises:
         PlanProblem: Not even one token of each text fits into a window.
     """
+    demand_fast(tokenizer)
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
     if room < _LEAST_ROOM:
         raise PlanProblem(
@@ -107,7 +109,7 @@ def _fitting(texts: Sequence[str], tokenizer: Any, most: int) -> tuple[list[str]
 def _window(encoded: Any, place: int, record: Record, tokenizer: Any, *, was_cut: bool) -> Window:
     ids = tuple(encoded["input_ids"][place])
     inside = [index for index, side in enumerate(encoded.sequence_ids(place)) if side == 1]
-    offsets = [encoded["offset_mapping"][place][index] for index in inside]
+    offsets = with_marks(str(record.fields["context"]), [encoded["offset_mapping"][place][index] for index in inside])
     segments = tuple(encoded["token_type_ids"][place]) if "token_type_ids" in encoded else ()
     return Window(
         tokens=ids,

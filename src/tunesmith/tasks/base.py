@@ -29,6 +29,7 @@ class BaseTask:
     forms: ClassVar[Sequence[Form]] = ()
     has_fresh_head: ClassVar[bool] = True
     longest: ClassVar[int] = 256
+    has_confidence: ClassVar[bool] = True
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -46,6 +47,10 @@ class BaseTask:
     def text_of(self, fields: Mapping[str, Any]) -> str:
         """Give the texts of all fields, one under the other."""
         return "\n".join(map(str, fields.values()))
+
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give all fields: only rows that ask the very same stay in one part of a split."""
+        return fields
 
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give none: answers are free."""

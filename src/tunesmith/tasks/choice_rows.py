@@ -5,12 +5,11 @@ What becomes of all of them is the same: `question` (where there is one), `choic
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.layout import Cells, Fault, Form, as_text, check_text
+from tunesmith.data.layout import Cells, Fault, Form, as_text, check_text, read_nested
 
 _FURTHER = (
     ("choice3", "choice4", "choice5"),
@@ -133,12 +132,7 @@ def _only(written: str, places: Sequence[int], count: int) -> int:
 
 def _listed_choices(cells: Cells) -> tuple[list[str], list[str]]:
     """Give choices that stand in one cell, and their own marks where they have some (ARC, CommonsenseQA)."""
-    value = cells.raw("choices")
-    if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = [value]
+    value = read_nested(cells.raw("choices"), cells.column("choices"))
     items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     marks: list[Any] = []
     if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
@@ -156,13 +150,20 @@ def _listed_choices(cells: Cells) -> tuple[list[str], list[str]]:
 def _spread_choices(cells: Cells) -> list[str]:
     """Give choices that stand in columns of their own; those after the second may be missing, at the end only."""
     roles = [role for role in (*_TWO, *_LETTERED) if cells.raw(role) is not None]
-    for family in _FURTHER:
-        is_there = [cells.has(role) for role in family]
-        if sorted(is_there, reverse=True) != is_there:
-            column = family[is_there.index(False)]
-            raise Fault("empty-choice", f"column '{column}' is empty, but not the one after it", "fill it in")
-        roles += family[: sum(is_there)]
+    family = _family(cells.column("A" if cells.raw("A") is not None else "choice1"))
+    is_there = [cells.has(role) for role in family]
+    if sorted(is_there, reverse=True) != is_there:
+        column = family[is_there.index(False)]
+        raise Fault("empty-choice", f"column '{column}' is empty, but not the one after it", "fill it in")
+    roles += family[: sum(is_there)]
     return [cells.text(role, may_be_empty=True) for role in roles]
+
+
+def _family(column: str) -> tuple[str, ...]:
+    """Give the further columns that belong to a first one: option3 to option1, and not sent2 to ending0."""
+    stem = column.rstrip("0123456789").lower()
+    stems = {family[0].rstrip("0123456789").lower(): family for family in _FURTHER}
+    return ("C", "D", "E") if stem == "a" else stems.get(stem, _FURTHER[0])
 
 
 def _asked(premise: str, question: str) -> str:

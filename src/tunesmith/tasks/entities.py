@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.layout import Cells, Fault, as_text
+from tunesmith.data.layout import Cells, Fault, as_text, read_nested
 from tunesmith.metrics.spans import check_tags, read_spans
 from tunesmith.types import Span
 
@@ -23,8 +23,9 @@ _SURFACES = ("text", "value", "word", "surface", "mention", "name", "entity")
 _PLACES = (("start", "end"), ("start_offset", "end_offset"), ("begin", "end"), ("start_idx", "end_idx"))
 _PAIRS = ("span", "pos", "offset", "offsets")
 _TAG = re.compile(r"[BIESLUM](-.+)?")
-_OTHER_PREFIX = re.compile(r"[A-Za-z]-.*|\d+|-.*|o|[BIESLUM]-?")
+_OTHER_PREFIX = re.compile(r"[A-Za-z]-.*|\d+|-.*|o|[BIESLUM]-?|.+-[BIESLUM]")
 _SAME_PREFIX = {"L": "E", "U": "S", "M": "I"}
+_DIGITS = 12  # of a place in a text
 _HALF_OPEN = "offsets count characters from 0, and 'end' is the character after the last one"
 
 
@@ -58,7 +59,7 @@ def read_tags(cells: Cells, places: Sequence[Place]) -> tuple[Span, ...]:
     if len(tags) != len(places):
         what = f"{len(tags)} tags stand beside {len(places)} tokens"
         raise Fault("tags-and-tokens", what, "give each token one tag, O where there is no entity")
-    tags = _with_prefixes([tag.strip() for tag in tags])
+    tags = _with_prefixes([re.sub(r"^([BIESLUM])_(?=.)", r"\1-", tag.strip()) for tag in tags])
     scheme = "BIOES" if any(tag[0] in "ES" for tag in tags) else "BIO"
     if problems := check_tags(tags, scheme):
         do = "nothing: an entity may begin with I here, as seqeval reads it; or mend the tags"
@@ -92,7 +93,7 @@ def read_objects(cells: Cells, role: str, text: str) -> tuple[Span, ...]:
     Raises:
         Fault: No label, no numbers, outside of the text, empty, or overlapping.
     """
-    raw = cells.raw(role)
+    raw = read_nested(cells.raw(role), cells.column(role))
     if isinstance(raw, list) and raw and all(isinstance(item, (list, tuple)) and len(item) == 3 for item in raw):
         items: list[dict[str, Any]] = [{"start": item[0], "end": item[1], "label": item[2]} for item in raw]
     else:
@@ -174,9 +175,11 @@ def trimmed_place(cells: Cells, text: str, place: tuple[Any, Any], name: str) ->
 def _whole(value: Any) -> int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < _DIGITS:
         return int(value)
-    return int(value) if isinstance(value, (int, float)) and float(value).is_integer() else None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _shown(text: str, span: Span) -> str:

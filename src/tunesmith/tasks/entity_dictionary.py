@@ -31,7 +31,10 @@ class EntityDictionary:
         folded.pop((), None)
         self._exact = {words: counts.most_common(1)[0][0] for words, counts in exact.items()}
         self._folded = {words: counts.most_common(1)[0][0] for words, counts in folded.items()}
-        self._longest = max(map(len, self._exact), default=0)
+        self._sizes: dict[str, list[int]] = {}  # folded first word -> lengths of the entities that begin with it
+        for words in self._folded:
+            self._sizes.setdefault(words[0], []).append(len(words))
+        self._sizes = {word: sorted(set(sizes), reverse=True) for word, sizes in self._sizes.items()}
 
     def find(self, fields: Mapping[str, Any]) -> tuple[Entity, ...]:
         """Give a text's entities from left to right: the longest match as written, else the longest in any case."""
@@ -42,9 +45,9 @@ class EntityDictionary:
         folded = [word.casefold() for word in words]
         place = 0
         while place < len(words):
-            most = min(self._longest, len(words) - place)
+            sizes = [n for n in self._sizes.get(folded[place], ()) if n <= len(words) - place]
             for known, given in ((self._exact, words), (self._folded, folded)):
-                size = next((n for n in range(most, 0, -1) if tuple(given[place : place + n]) in known), 0)
+                size = next((n for n in sizes if tuple(given[place : place + n]) in known), 0)
                 if size:
                     start, end = terms[place][0], terms[place + size - 1][1]
                     yield Entity(text[start:end], known[tuple(given[place : place + size])], start, end)

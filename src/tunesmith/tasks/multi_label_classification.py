@@ -44,9 +44,12 @@ class MultiLabelClassification(TextClassification):
 
         A table's cell may hold a JSON list, or labels parted by | or ;.
         """
-        if not cells.has("labels"):
-            return ()
         value = cells.raw("labels")
+        if value is None or (isinstance(value, float) and value != value):
+            what = f"'{cells.column('labels')}' holds nothing: that may mean no label, or that nobody looked"
+            raise Fault("missing-labels", what, "write [] (an empty cell in a table) where no label fits")
+        if isinstance(value, str) and not value.strip():
+            return ()
         if isinstance(value, str) and not value.lstrip().startswith("["):
             found = [part.strip() for part in value.replace(";", "|").split("|")]
         else:
@@ -218,7 +221,7 @@ def statistics(truth_NL: Floats, answered_NL: Any) -> Floats:
 
 
 def values(sums: Any) -> dict[str, Floats]:
-    """Give micro and macro F1 (of labels that occur) and the share of rows right as a whole from sums (..., 3 L + 2)."""
+    """Give micro and macro F1 (of labels that occur) and the share of rows that are right from sums (..., 3 L + 2)."""
     found = spans.values(sums[..., :-2])
     return {
         "micro_f1": found["f1"],

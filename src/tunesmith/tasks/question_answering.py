@@ -62,6 +62,10 @@ class QuestionAnswering(BaseTask):
         """Give question and context."""
         return {"question": cells.text("question"), "context": cells.text("context")}
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the context: its questions stay in one part of a split."""
+        return {"context": fields["context"]}
+
     def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
         """Give the references as SQuAD has them: `text` and `answer_start`; both empty where there is no answer."""
         return read_answers(cells, str(fields["context"]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.data.layout import Cells, Fault, check_text
+from tunesmith.data.layout import Cells, Fault, check_text, read_nested
+from tunesmith.data.readers import CELL_LIMIT
 
 _SHAPE = 'write {"text": ["..."], "answer_start": [0]}, a list of texts, or one text; an empty list where there is none'
 
@@ -51,12 +51,7 @@ def _is_impossible(cells: Cells) -> bool:
 
 def _references(cells: Cells) -> list[tuple[str, int | None]]:
     """Give each text with where it is said to start; blank texts are left out."""
-    value = cells.raw("answers")
-    if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = cells.raw("answers")  # an answer that begins with a bracket
+    value = read_nested(cells.raw("answers"), cells.column("answers"))
     if value is None or value == "":
         return []
     if isinstance(value, Mapping):
@@ -103,9 +98,9 @@ def _start(value: Any) -> int | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.5
-    if number != number or not number.is_integer():
+    if number != number or not number.is_integer() or abs(number) > CELL_LIMIT:
         raise Fault(
             "wrong-type", f"an answer starts at '{str(value)[:50]}'", "write the number of characters before it"
         )

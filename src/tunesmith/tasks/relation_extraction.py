@@ -47,6 +47,10 @@ class RelationExtraction(TextClassification):
         """Give the text, and head and tail as Spans whose labels are their types."""
         return read_pair(cells)
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the text: its pairs of entities stay in one part of a split."""
+        return {"text": fields["text"]}
+
     def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
         """Give the relation."""
         return cells.label("relation")

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith.tasks.batching import fill
+
 Logs = npt.NDArray[np.float32]
 Path = npt.NDArray[np.int64]
 
-_ROWS_AT_ONCE = 256
+_UNITS_AT_ONCE = 20_000
 
 
 def tag_names(labels: Sequence[str]) -> list[str]:
@@ -35,12 +37,11 @@ def best_paths(logs: Sequence[Logs]) -> list[Path]:
     tags before it and every other tag all of them, so that a step takes L and not L * L comparisons.
     """
     paths: list[Path] = [np.zeros(0, dtype=np.int64)] * len(logs)
-    order = sorted(range(len(logs)), key=lambda row: -len(logs[row]))
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        rows = [row for row in order[start : start + _ROWS_AT_ONCE] if len(logs[row])]
-        if rows:
-            for row, path in zip(rows, _best_of_like_length([logs[row] for row in rows]), strict=True):
-                paths[row] = path
+    lengths = [len(each) for each in logs]
+    # Longest first, so that a group is padded to its first row: many short rows at once, few long ones.
+    for rows in fill([row for row, length in enumerate(lengths) if length], lengths, _UNITS_AT_ONCE):
+        for row, path in zip(rows, _best_of_like_length([logs[row] for row in rows]), strict=True):
+            paths[row] = path
     return paths
 
 

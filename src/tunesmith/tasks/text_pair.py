@@ -68,6 +68,10 @@ class TextPair(TextClassification):
         """Give both texts."""
         return read_pair(cells)
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give both texts, whichever comes first: a pair and its mirror image stay in one part of a split."""
+        return {"pair": sorted(str(text) for text in fields.values())}
+
     def texts(self, records: Sequence[Record]) -> list[Any]:
         """Give the pairs; the tokenizer joins them, and cuts the longer text first."""
         return [pair_of(record) for record in records]

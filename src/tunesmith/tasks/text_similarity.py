@@ -51,6 +51,7 @@ class TextSimilarity(BaseTask):
     encoder: str = "cross"
 
     name: ClassVar[str] = "text-similarity"
+    has_confidence: ClassVar[bool] = False
     forms: ClassVar[Sequence[Form]] = (Form(SIDES, {"score": "any"}),)
     main: ClassVar[str] = "spearman"
     selects_by: ClassVar[str] = "spearman"
@@ -63,6 +64,10 @@ class TextSimilarity(BaseTask):
     def read_input(self, cells: Cells) -> dict[str, Any]:
         """Give both texts."""
         return read_pair(cells)
+
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give both texts, whichever comes first: a pair and its mirror image stay in one part of a split."""
+        return {"pair": sorted(str(text) for text in fields.values())}
 
     def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
         """Give the score."""

@@ -90,6 +90,10 @@ class TokenClassification(BaseTask):
         """Give the text."""
         return str(fields["text"])
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the text, however it was cut into tokens."""
+        return {"text": fields["text"]}
+
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give the labels of the entities, each once."""
         return tuple(sorted({span.label for span in target}))
@@ -129,6 +133,8 @@ class TokenClassification(BaseTask):
         cuts = cutting.cut_windows(len(ids), room, self.stride)
         units = cutting.find_units(str(record.fields["text"]), places, record.fields.get("places", ()))
         labelled = None if record.target is None else cutting.label_tokens(places, record.target, index)
+        begins, closes = {unit.start for unit in units}, {unit.end for unit in units}
+        inexact = [span for span in record.target or () if span.start not in begins or span.end not in closes]
         rows, is_torn = ([], [False] * len(cuts)) if labelled is None else cutting.mask_cut(labelled, cuts)
         made = []
         for number, ((first, last), (low, high)) in enumerate(cuts):
@@ -142,7 +148,7 @@ class TokenClassification(BaseTask):
                     was_cut=is_torn[number],
                     record=record,
                     units=tuple(mine),
-                    straddled=labelled.straddled if labelled and not number else 0,
+                    straddled=max(labelled.straddled, len(inexact) - labelled.lost) if labelled and not number else 0,
                     lost=labelled.lost if labelled and not number else 0,
                 )
             )
@@ -152,7 +158,7 @@ class TokenClassification(BaseTask):
         """Say which entities of encoded rows the model cannot learn or tell exactly, in one sentence each."""
         ours = [example for example in examples if isinstance(example, Window)]
         counts = {
-            "entities begin or end inside of a token of the model, which cannot tell their exact edges": "straddled",
+            "entities begin or end inside of a word or token, so that their exact edges cannot be told": "straddled",
             "entities have no token of their own and cannot be learnt": "lost",
             "windows cut an entity that is longer than what two windows share (--set stride=...)": "was_cut",
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,12 +54,7 @@ def fast_tokens(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int
     Raises:
         ModelProblem: The tokenizer knows no places.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelProblem(
-            "the tokenizer of this base model cannot tell where its tokens stand in the text",
-            where=type(tokenizer).__name__,
-            do="choose a base model with a fast tokenizer (one with tokenizer.json)",
-        )
+    demand_fast(tokenizer)
     for start in range(0, len(texts), _ENCODE_ROWS):
         part = list(texts[start : start + _ENCODE_ROWS])
         found = tokenizer(
@@ -70,7 +66,39 @@ def fast_tokens(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int
             verbose=False,  # a text may be longer than the model: it is cut into windows afterwards
         )
         for text, ids, places in zip(part, found["input_ids"], found["offset_mapping"], strict=True):
-            yield ids, [_bare(text, start, end) for start, end in places]
+            yield ids, with_marks(text, [_bare(text, start, end) for start, end in places])
+
+
+def demand_fast(tokenizer: Any) -> None:
+    """Refuse a tokenizer that does not know where its tokens stand.
+
+    Raises:
+        ModelProblem: With what to choose.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelProblem(
+            "the tokenizer of this base model cannot tell where its tokens stand in the text",
+            where=type(tokenizer).__name__,
+            do="choose a base model with a fast tokenizer (one with tokenizer.json)",
+        )
+
+
+def with_marks(text: str, places: Sequence[Place]) -> list[Place]:
+    """Let each token reach over the combining marks behind it: tokenizers that strip accents leave them out.
+
+    Without this no entity that ends in such a mark (decomposed Vietnamese, Hindi, Thai, emoji with a selector) could be
+    found exactly.
+    """
+    if text.isascii():
+        return list(places)
+    found: list[Place] = []
+    limit = len(text)
+    for start, end in reversed(places):
+        while start < end < limit and unicodedata.category(text[end]) in {"Mn", "Me", "Cf"}:
+            end += 1
+        found.append((start, end))
+        limit = start if start < end else limit
+    return found[::-1]
 
 
 def _bare(text: str, start: int, end: int) -> Place:

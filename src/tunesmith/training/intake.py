@@ -37,7 +37,7 @@ def take_in(recipe: Recipe) -> Intake:
         PlanProblem: The recipe names no data, or a task that does not exist.
     """
     task, inferred = _task(recipe)
-    given = recipe.roles
+    given = data.as_roles(task.forms, recipe.roles)
     parts: dict[str, data.Checked] = {}
     files: dict[str, dict[str, str]] = {}
     inspection: Inspection | None = None
@@ -80,6 +80,7 @@ def take_in(recipe: Recipe) -> Intake:
         valid_share=recipe.valid_share,
         test_share=recipe.test_share,
         is_stratified=task.target_kind == "label",
+        group_of=task.group_of,
     )
     splits, labels, gone = _learnable(task, cut.splits)
     strange += gone

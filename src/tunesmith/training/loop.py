@@ -300,4 +300,4 @@ def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progre
     else:
         progress.waited += 1
     progress.is_over = progress.waited >= int(plan.options["patience"])
-    return scores | {"best": abs(progress.best_value)}
+    return scores | {"best": goodness(selects_by, progress.best_value)}

@@ -136,6 +136,9 @@ def make_plan(
         PlanProblem: A key does not fit the task, the model or the machine.
     """
     rows, task = len(train), intake.task
+    if recipe.precision_wanted is not None and not task.has_confidence:
+        what = f"task {task.name} cannot say how sure it is, so that it cannot abstain"
+        raise PlanProblem(what, where="abstain_at", do="leave abstain_at out")
     device = choose_device(recipe.device)
     batch_size = choose_batch_size(recipe.batch_size, rows)
     per_step = batch_size * recipe.gradient_accumulation_steps
