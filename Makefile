@@ -40,10 +40,10 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -m ''
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m '' -n 2 --dist loadgroup
 
 fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

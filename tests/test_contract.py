@@ -35,6 +35,20 @@ from tunesmith.training.job import prepare, prepare_resume
 from tunesmith.training.recipe import make_recipe
 from tunesmith.types import to_json
 
+# All tests of one task share its base model and its run: they belong to one process.
+EVERY_TASK = [pytest.param(task, marks=pytest.mark.xdist_group(task)) for task in TASKS]
+WRITING = [
+    pytest.param(task, marks=pytest.mark.xdist_group(task)) for task in TASKS if hasattr(find_task(task), "stream")
+]
+TRIED_FIRST = {"text-classification", "token-classification", "translation", "text-generation"}  # one of each kind
+PAIRS = [
+    pytest.param(
+        task, method, marks=[pytest.mark.xdist_group(task), *([] if task in TRIED_FIRST else [pytest.mark.slow])]
+    )
+    for task in TASKS
+    for method in METHODS
+    if method != "full"
+]
 ROWS = {"train": 120, "valid": 45, "test": 60}
 
 
@@ -115,7 +129,7 @@ def same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_it_learns_from_what_pretraining_knew(task, run_of):
     toy, gain = toy_of(task), run_of(task).bundle.gain
     value = gain.after.value
@@ -123,7 +137,7 @@ def test_it_learns_from_what_pretraining_knew(task, run_of):
     assert reaches, f"{gain.after.main} is {value:.3f}; the toy asks for {toy.BAR}"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_it_cannot_learn_without_what_pretraining_knew(task, options_of, base_of, tmp_path):
     toy = toy_of(task)
     fresh = {**options_of(task), "model": str(base_of(toy.BASE, False)), "out": str(tmp_path / "run")}
@@ -134,7 +148,7 @@ def test_it_cannot_learn_without_what_pretraining_knew(task, options_of, base_of
     assert fails, f"{after.main} is {after.value:.3f} without pretraining: the toy can be passed without knowledge"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_same_seed_gives_same_bits(task, run_of, options_of, tmp_path):
     job = run_of(task)
     again = prepare(make_recipe({**options_of(task), "out": str(tmp_path / "again")}))
@@ -145,7 +159,7 @@ def test_same_seed_gives_same_bits(task, run_of, options_of, tmp_path):
     assert job.bundle.gain.after.values == again.bundle.gain.after.values
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_saving_and_loading_changes_no_bit(task, run_of):
     job = run_of(task)
     bundle = load(job.bundle.path)
@@ -159,7 +173,7 @@ def test_saving_and_loading_changes_no_bit(task, run_of):
     assert same(plain(bundle.answer(records)), plain(kept))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_one_by_one_equals_batched(task, run_of):
     job = run_of(task)
     records = [dataclasses.replace(record, target=None) for record in job.intake.splits.test[:16]]
@@ -168,7 +182,7 @@ def test_one_by_one_equals_batched(task, run_of):
     assert same(together, alone, tolerance=2e-5)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_predictions_are_json_and_scores_are_whole(task, run_of):
     bundle = load(run_of(task).bundle.path)
     records = run_of(task).intake.splits.test
@@ -185,7 +199,7 @@ def test_predictions_are_json_and_scores_are_whole(task, run_of):
     assert set(bundle.gain.differences) >= set(bundle.gain.baselines)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_it_loads_in_plain_transformers(task, run_of):
     job = run_of(task)
     folder = job.bundle.path
@@ -200,7 +214,7 @@ def test_it_loads_in_plain_transformers(task, run_of):
     assert torch.equal(theirs, mine)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_faults_in_its_rows_are_told(task, tmp_path):
     toy, layout = toy_of(task), find_task(task)
     good = toy.rows("train", 30)
@@ -226,7 +240,7 @@ def test_faults_in_its_rows_are_told(task, tmp_path):
     assert do.startswith("  do:    ")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_resuming_after_sigkill_equals_an_undisturbed_run(task, run_of, options_of, tmp_path):
     """Kill the real process at its first checkpoint, resume, and compare the weights to the bit."""
     out = tmp_path / "killed"
@@ -249,8 +263,7 @@ def test_resuming_after_sigkill_equals_an_undisturbed_run(task, run_of, options_
     assert hash_file(out / "model.safetensors") == hash_file(whole.bundle.path / "model.safetensors")
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
+@pytest.mark.parametrize(("task", "method"), PAIRS)
 def test_every_method_works_or_declines(task, method, options_of, tmp_path):
     options = {**options_of(task), "method": method, "epochs": 1, "out": str(tmp_path / "run")}
     reason = reason_of(options)
@@ -275,7 +288,7 @@ def reason_of(options: dict[str, Any]) -> TunesmithError | None:
     return None
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if hasattr(find_task(name), "stream")])
+@pytest.mark.parametrize("task", WRITING)
 def test_plain_generate_writes_the_same_words(task, run_of):
     """What stands in the saved generation configuration is enough: no argument has to be given."""
     job = run_of(task)
