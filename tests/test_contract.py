@@ -250,7 +250,9 @@ def test_resuming_after_sigkill_equals_an_undisturbed_run(task, run_of, options_
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
     deadline = time.monotonic() + 120
     while (
-        process.poll() is None and time.monotonic() < deadline and not list(out.glob("checkpoints/[!.]*/manifest.json"))
+        process.poll() is None
+        and time.monotonic() < deadline
+        and not list(out.glob("checkpoints/step-*/manifest.json"))
     ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -165,7 +165,7 @@ def test_problems_name_counts_and_advice(tmp_path):
         (
             "note",
             "long-texts",
-            "1 texts have 2000 characters or more; models read only the start of a long text",
+            "1 texts have 2000 characters or more; a model reads some hundred tokens at once",
             1,
         ),
         ("warning", "personal-data", "1 rows seem to hold personal data (email)", 1),

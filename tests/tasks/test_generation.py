@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import queue
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from tunesmith.metrics import texts as text_metrics
 from tunesmith.models.build import build_model, build_tokenizer, read_config
 from tunesmith.tasks.generation import Generation
 from tunesmith.tasks.wording import Wording, base_class, is_causal
-from tunesmith.tasks.writing import shortened
+from tunesmith.tasks.writing import _pieces, room_to_write
 from tunesmith.types import Origin, Record
 
 TEXTS = ("red fox runs", "a blue bird", "你好，世界", "one two three four", "x", "the quick brown dog sat down")
@@ -350,7 +351,8 @@ def test_evaluate_gives_loss_and_perplexity_and_text_metrics_only_when_asked(kin
 
 def test_a_long_source_keeps_its_beginning_and_its_cue(engines):
     _, tokenizer = engines["causal"]
-    (example,) = Backwards().encode([record("the quick brown dog sat down", "x")], tokenizer, labels=(), max_length=20)
+    task = Backwards(max_new_tokens=1)
+    (example,) = task.encode([record("the quick brown dog sat down", "x")], tokenizer, labels=(), max_length=20)
     assert example.was_cut
     assert tokenizer.decode(example.tokens) == "the quick brown" + "\n=>\n"
     assert tokenizer.decode(example.prompt) == "the quick brown"[:14] + "\n=>\n"
@@ -363,7 +365,8 @@ def test_a_prompt_that_keeps_its_end_loses_its_beginning(engines):
     class Talk(Backwards):
         keeps: ClassVar[str] = "end"
 
-    (example,) = Talk().encode([record("the quick brown dog sat down")], tokenizer, labels=(), max_length=20)
+    task = Talk(max_new_tokens=1)
+    (example,) = task.encode([record("the quick brown dog sat down")], tokenizer, labels=(), max_length=20)
     assert tokenizer.decode(example.tokens) == "wn dog sat down" + "\n=>\n"
     assert example.was_cut
 
@@ -392,12 +395,120 @@ def test_a_completion_that_is_cut_is_counted_and_does_not_end(kind, engines):
         assert example.length <= 16
 
 
-def test_a_causal_model_keeps_room_to_write_by_reading_the_end(engines):
+def test_what_is_read_to_answer_leaves_room_to_write_and_keeps_what_is_learnt(engines):
+    _, tokenizer = engines["causal"]
+    task = Backwards(max_new_tokens=5)
+    text = "the quick brown dog sat down"
+    (asked,) = task.encode([record(text)], tokenizer, labels=(), max_length=20)
+    (known,) = task.encode([record(text, "abcd")], tokenizer, labels=(), max_length=20)
+    assert tokenizer.decode(asked.tokens) == "the quick b" + "\n=>\n"
+    assert asked.tokens == known.tokens == known.prompt, "the beginning and the cue, as while learning"
+    assert len(known.prompt) + len(known.completion) == 20
+    (most,) = Backwards(max_new_tokens=90).encode([record(text)], tokenizer, labels=(), max_length=20)
+    assert len(most.tokens) == 10, "half of the room is for reading in any case"
+
+
+def test_a_causal_model_writes_as_much_as_it_has_room_for_after_what_it_read(engines):
     model, tokenizer = engines["causal"]
     wording = Wording(tokenizer)
     manner = Backwards(max_new_tokens=100).manner(model)
-    assert shortened(model, range(50), wording, manner) == list(range(22, 50))
-    assert shortened(model, range(28), wording, manner) == list(range(28))
+    assert room_to_write(model, range(50), wording, manner) == 78
+    assert room_to_write(model, range(28), wording, manner) == 100
+    with pytest.raises(PlanProblem, match="128 tokens are read; this model holds 128 at once") as caught:
+        room_to_write(model, range(128), wording, manner)
+    assert caught.value.where == "max_length"
+
+
+def endless(model: Any, says: int) -> Any:
+    """Give a copy of a GPT-2 that says one token for ever."""
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        found.lm_head.weight.zero_()
+        found.transformer.ln_f.weight.zero_()
+        found.transformer.ln_f.bias.fill_(1.0)
+        found.lm_head.weight[says] = 1.0
+    return found
+
+
+def test_prompts_near_the_limit_are_answered_with_the_confidence_of_what_was_read(engines):
+    model, tokenizer = engines["causal"]
+    model = endless(model, tokenizer.convert_tokens_to_ids("x"))
+    rows = [record("a bird " * 40), record("x"), record("a bird " * 8)]
+    task = Backwards(max_new_tokens=100)
+    examples = task.encode(rows, tokenizer, labels=(), max_length=128)
+    answers = task.answer(model, examples, tokenizer=tokenizer, **SETTINGS)
+    assert [len(value) for value, _, _ in answers] == [64, 100, 128 - 60]
+    alone = [task.answer(model, [example], tokenizer=tokenizer, **SETTINGS)[0] for example in examples]
+    assert [value for value, _, _ in alone] == [value for value, _, _ in answers]
+    np.testing.assert_allclose([sure for _, sure, _ in alone], [sure for _, sure, _ in answers], atol=2e-5)
+    tokenizer.model_max_length = 128
+    assert ["".join(task.stream(model, tokenizer, row)) for row in rows] == [value for value, _, _ in answers]
+
+
+@pytest.mark.parametrize("kind", ["causal", "bart"])
+def test_an_open_length_is_never_more_than_the_model_holds(kind, engines):
+    model, tokenizer = engines[kind]
+    examples = Backwards().encode([record("x", "y" * 120)] * 4, tokenizer, labels=(), max_length=128)
+    task = Backwards().resolved(examples)
+    assert task.max_new_tokens == 127
+    again = task.encode(records(known=False), tokenizer, labels=(), max_length=128)
+    assert len(task.answer(model, again, tokenizer=tokenizer, **SETTINGS)) == len(TEXTS)
+
+
+def test_confidence_in_a_batch_is_that_of_the_row_alone_however_it_ended(trained):
+    """A stop text, or an end token of the model's own settings, ends one row while the others go on."""
+    model, tokenizer = (copy.deepcopy(each) for each in trained["causal"])
+    task = Backwards(max_new_tokens=40, stop="owt|uq")
+    rows = [record(text) for text in TEXTS]
+    for ends in (None, tokenizer.convert_tokens_to_ids("b")):
+        model.generation_config.eos_token_id = ends
+        examples = task.encode(rows, tokenizer, labels=(), max_length=96)
+        together = task.answer(model, examples, tokenizer=tokenizer, **SETTINGS)
+        alone = [task.answer(model, [example], tokenizer=tokenizer, **SETTINGS)[0] for example in examples]
+        assert [value for value, _, _ in alone] == [value for value, _, _ in together]
+        np.testing.assert_allclose([sure for _, sure, _ in alone], [sure for _, sure, _ in together], atol=2e-5)
+        written = task.write(model, examples, tokenizer=tokenizer, batch_tokens=4096)
+        assert not any(tokenizer.pad_token_id in one.ids for one in written)
+    assert "b" not in together[1][0]
+
+
+def test_a_stream_says_nothing_that_may_be_the_beginning_of_a_stop_text(engines):
+    """While the text was shorter than the stop text, its end was counted from the wrong side and given away."""
+    _, tokenizer = engines["causal"]
+    pieces: queue.Queue[Any] = queue.Queue()
+    for token in (*tokenizer.convert_tokens_to_ids(list("a b. c")), None):
+        pieces.put(token)
+    manner = Backwards(max_new_tokens=9, stop="a b. c").manner(engines["causal"][0])
+    assert list(_pieces(pieces, Wording(tokenizer), manner, [tokenizer.eos_token_id])) == [""]
+
+
+def test_special_tokens_that_a_row_spells_are_text(engines):
+    for _, tokenizer in engines.values():
+        (example,) = Backwards().encode([record("a<end>b", "x<end>y<pad>")], tokenizer, labels=(), max_length=64)
+        assert example.completion.count(tokenizer.eos_token_id) == 1
+        assert example.completion[-1] == tokenizer.eos_token_id
+        assert tokenizer.eos_token_id not in example.tokens[:-1]
+        assert tokenizer.pad_token_id not in example.completion
+        assert tokenizer.backend_tokenizer.encode_special_tokens is False
+        assert tokenizer("<end>", add_special_tokens=False)["input_ids"] == [tokenizer.eos_token_id]
+
+
+def test_no_warning_of_a_missing_mask_where_a_prompt_begins_with_the_filler(engines, monkeypatch):
+    model, tokenizer = engines["causal"]
+    kept = model.config.pad_token_id
+    monkeypatch.setattr(model.config, "pad_token_id", tokenizer.eos_token_id)
+    warned: list[str] = []
+    monkeypatch.setattr(transformers.modeling_utils.logger, "warning_once", warned.append)
+
+    class Free(Backwards):
+        def source(self, fields: Any, tokenizer: Any) -> str:
+            return ""
+
+    task = Free(max_new_tokens=3)
+    examples = task.encode([record("")], tokenizer, labels=(), max_length=16)
+    task.answer(model, examples, tokenizer=tokenizer, **SETTINGS)
+    assert warned == []
+    assert model.config.pad_token_id == tokenizer.eos_token_id != kept, "what the model says of itself is put back"
 
 
 @pytest.mark.parametrize("kind", ["causal", "bart"])

@@ -48,6 +48,7 @@ def test_stretches_without_anything_to_learn_are_left_out():
 def test_a_long_prefix_leaves_room_for_the_text():
     found = stretches(20, max_length=16, stride=4, prefix=tuple(range(1000, 1040)))
     assert [label for one in found for label in one.labels if label != IGNORED] == list(range(20))
+    assert all(one.completion[:8] == (1000, *range(1033, 1040)) for one in found), "its start and its end are kept"
 
 
 def test_places_are_spread_evenly():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 
+import tunesmith
 from tasks.writers import make_bart, make_causal
 from tunesmith.data.layout import Cells, Fault
 from tunesmith.models.build import build_model, build_tokenizer
@@ -124,11 +126,38 @@ def test_a_causal_model_is_asked_in_the_language_of_the_document(tmp_path):
     assert TASK.source({"document": ENGLISH}, causal) == ENGLISH + "\nTL;DR:\n"
     assert TASK.source({"document": CHINESE}, causal) == CHINESE + "\n摘要：\n"
     assert TASK.source({"document": CHINESE}, bart) == CHINESE
-    english, chinese = TASK.encode([record(ENGLISH), record(CHINESE)], causal, labels=(), max_length=24)
+    task = TASK.configured({"max_new_tokens": 1})
+    english, chinese = task.encode([record(ENGLISH), record(CHINESE)], causal, labels=(), max_length=24)
     assert causal.decode(english.tokens) == ENGLISH[:15] + "\nTL;DR:\n", "the end of the prompt stays"
     assert causal.decode(chinese.tokens) == CHINESE[:18] + "\n摘要：\n"
     assert english.was_cut
     assert chinese.was_cut
+
+
+def test_long_documents_are_learnt_answered_and_measured_by_a_small_causal_model(tmp_path):
+    """End to end, with answers of nobody's chosen length: nothing is read that the model cannot hold."""
+    rows = [
+        {"document": f"{ENGLISH} {row} " * 5, "summary": f"cats {row} sat on the mat, as they do"} for row in range(30)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    base = make_causal(tmp_path / "base", [ENGLISH, "0123456789"], width=32, longest=64)
+    options = {
+        "model": str(base),
+        "task": "summarisation",
+        "epochs": 1,
+        "out": str(tmp_path / "run"),
+        "metric": "rouge_l",
+    }
+    run = tunesmith.train(tmp_path / "rows.jsonl", **options)
+    assert run.plan.options["max_new_tokens"] < 64
+    (prediction,) = run.predict([{"document": rows[0]["document"]}])
+    assert isinstance(prediction.value, str)
+    assert 0 <= prediction.confidence <= 1
+    assert "".join(run.stream({"document": rows[0]["document"]})) == prediction.value
+    records = [record(row["document"], row["summary"]) for row in rows[:3]]
+    assert 0 <= run.score(records).value <= 1
+    known = run.task.encode(records, build_tokenizer(run.path), labels=(), max_length=64)
+    assert all(one.tokens[:5] == one.prompt[:5] and one.tokens[-8:] == one.prompt[-8:] for one in known)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import transformers
 from tasks.writers import learn_by_heart, make_causal
 from tunesmith import data
 from tunesmith.data.layout import Cells, Fault
+from tunesmith.data.split import split
 from tunesmith.errors import PlanProblem
 from tunesmith.models.build import build_model, build_tokenizer
 from tunesmith.tasks import guess_task
@@ -145,9 +146,45 @@ def test_chinese_completions_follow_without_a_space_and_long_prompts_lose_their_
     row = read({"prompt": "床前明月光，", "completion": "疑是地上霜。"})
     (example,) = TASK.encode([row], tokenizer, labels=(), max_length=64)
     assert tokenizer.decode(example.completion[1:-1]) == "床前明月光，疑是地上霜。"
-    (long,) = TASK.encode([read({"prompt": "ab" * 40}, known=False)], tokenizer, labels=(), max_length=16)
+    task = TASK.configured({"max_new_tokens": 1})
+    (long,) = task.encode([read({"prompt": "ab" * 40}, known=False)], tokenizer, labels=(), max_length=16)
     assert long.was_cut
     assert tokenizer.decode(long.tokens[1:]) == "ab" * 7
+
+
+@pytest.mark.parametrize("longest", [16, 17, 64])
+def test_a_long_prompt_keeps_the_token_right_before_its_completion(tokenizer, longest):
+    row = read({"prompt": "ab" * 40 + "c", "completion": "d"})
+    (example,) = TASK.encode([row], tokenizer, labels=(), max_length=longest)
+    assert example.was_cut
+    assert example.length <= longest
+    prefix = tokenizer.decode(
+        [token for token, label in zip(example.completion, example.labels, strict=True) if label < 0]
+    )
+    assert prefix.startswith("<end>")
+    assert prefix.endswith("ababc")
+    assert len(prefix) == len("<end>") + longest // 2 - 1
+
+
+def test_what_is_written_on_leaves_room_for_what_is_written(model, tokenizer):
+    task = TASK.configured({"max_new_tokens": 20})
+    known, asked = read({"prompt": "ab" * 40, "completion": "c"}), read({"prompt": "ab" * 40}, known=False)
+    examples = task.encode([known, asked], tokenizer, labels=(), max_length=64)
+    assert examples[0].tokens == examples[-1].tokens
+    assert len(examples[-1].tokens) == 44
+    ((value, sure, _),) = task.answer(model, examples[-1:], tokenizer=tokenizer, **SETTINGS)
+    assert isinstance(value, str)
+    assert 0 <= sure <= 1
+
+
+def test_one_document_under_two_control_codes_stays_in_one_part_of_a_split():
+    rows = [read({"text": f"cat {row // 2}", "topic": f"t{row % 2}"}, row) for row in range(60)]
+    parts = split(rows, seed=0, is_stratified=False, group_of=TASK.group_of).splits
+    texts = [{record.target for record in part} for part in (parts.train, parts.valid, parts.test)]
+    assert all(texts)
+    assert not (texts[0] & texts[2] or texts[0] & texts[1] or texts[1] & texts[2])
+    fields = read({"prompt": "write", "completion": "x", "topic": "a"}).fields
+    assert TASK.group_of(fields) == fields, "many rows share a prompt; they are told apart by their codes"
 
 
 def test_a_text_without_target_is_written_on(model, tokenizer):

@@ -34,8 +34,9 @@ def find_problems(tally: Tally, path: str, target_kind: TargetKind | None) -> It
         yield from _label_problems(tally, path)
     long = tally.long_texts()
     if long:
-        what = f"{len(long)} texts have {LONG_TEXT} characters or more; models read only the start of a long text"
-        yield Problem("note", "long-texts", what, "put what matters first", Origin(path, long[0]), len(long))
+        what = f"{len(long)} texts have {LONG_TEXT} characters or more; a model reads some hundred tokens at once"
+        do = "where one answer is asked for a whole text, put what matters first; its end is not read"
+        yield Problem("note", "long-texts", what, do, Origin(path, long[0]), len(long))
     for kind, count in sorted(tally.personal.items()):
         what = f"{count} rows seem to hold personal data ({kind})"
         do = "mask it before training if the model or its data will be shared"

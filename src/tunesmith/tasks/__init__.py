@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ from tunesmith.data.columns import fits_by_name, has_label
 from tunesmith.data.layout import Cells, Form, Layout, TargetKind
 from tunesmith.data.readers import Source
 from tunesmith.errors import PlanProblem, nearest_first
-from tunesmith.types import Difference, Record, Scores, Splits
+from tunesmith.types import Difference, Problem, Record, Scores, Splits
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +141,9 @@ class Task(Layout, Protocol):
 
     def labels_of(self, target: Any) -> tuple[str, ...]:
         """Give the labels that stand in a target; none for free answers."""
+
+    def problems(self, records: Sequence[Record]) -> Iterable[Problem]:
+        """Notice what only all training rows together show, e.g. pairs that contradict each other when turned round."""
 
     def labels(self, records: Sequence[Record]) -> tuple[str, ...]:
         """Give the label names in index order; none for free answers."""

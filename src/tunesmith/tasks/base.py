@@ -6,13 +6,13 @@ Letters: N records, B batch, T tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tunesmith.data.layout import Cells, Form, TargetKind
 from tunesmith.tasks import Answered, Baseline, Example, Load
 from tunesmith.tasks.batching import fill
-from tunesmith.types import Record, Splits, to_json
+from tunesmith.types import Problem, Record, Splits, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +71,10 @@ class BaseTask:
     def remarks(self, examples: Sequence[Example]) -> list[str]:
         """Give none: encoding loses nothing that has to be said."""
         return []
+
+    def problems(self, records: Sequence[Record]) -> Iterable[Problem]:
+        """Give none: what can be wrong is told row by row."""
+        return ()
 
     def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Give the rows of the batch."""

@@ -16,6 +16,7 @@ import builtins
 import dataclasses
 import functools
 import re
+import textwrap
 import time
 import warnings
 from collections import Counter
@@ -42,9 +43,12 @@ SAMPLES = 10
 """Programs that are tried for each problem where they are drawn by chance (do_sample)."""
 
 _KS = (1, 5, 10)
-_LIMITS = Limits(seconds=6.0, cpu_seconds=4)
+# CPU seconds judge, so that scores are the same on a busy machine; the clock only ends programs that wait.
+_LIMITS = Limits(seconds=20.0, cpu_seconds=4)
 _WORKERS = 2
-_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+# Opening marks with the name of a language, the text, and closing marks as far in and as many as the opening ones.
+_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)(?:^\1\2[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_PYTHON = re.compile(r"\W*(?:py|python|python3|py3|ipython|pycon)\b", re.IGNORECASE)
 _DEFINITION = re.compile(r"^(?:async )?def ([A-Za-z_]\w*)", re.MULTILINE)
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\s*\(")
 _AFTER_CODE = re.compile(r"\n(?=\"\"\"|'''|#|print\b|assert\b|if __name__|Your code|Write a )")
@@ -69,7 +73,9 @@ class CodeGeneration(Generation):
         """Give the description, the first test, and what the code is called by, where the row says it."""
         fields = {"prompt": _tidy(cells.text("prompt"))}
         if cells.has("tests"):
-            fields["tests"] = _tidy(cells.texts("tests")[0])  # the first alone: the others are hidden from the model
+            name = cells.label("entry_point") if cells.has("entry_point") else ""
+            # The first alone: the others, which may stand in the same text, are hidden from the model.
+            fields["tests"] = _first_test(_tidy(cells.texts("tests")[0]), name)
         if cells.has("entry_point"):
             fields["entry_point"] = cells.label("entry_point")
         return fields
@@ -196,9 +202,18 @@ class CodeGeneration(Generation):
 
 
 def code_of(text: str) -> str:
-    """Give the program in a text: what stands between the first ``` marks, where there are any."""
-    found = _FENCE.search(text)
-    return (found[1] if found else text).strip("\n")
+    """Give the program in a text: all of it where it is Python, else what stands between its ``` marks.
+
+    Of several pieces the first that is marked as Python counts, else the first without the name of a language.
+    """
+    text = _plain_ends(text)
+    found = list(_FENCE.finditer(text))
+    # A docstring may show marks too; outside of strings they are no Python.
+    if not found or not _syntax_fault(text):
+        return text.strip("\n")
+    marked = next((piece for piece in found if _PYTHON.match(piece[3])), None)
+    chosen = marked or next((piece for piece in found if not piece[3].strip()), found[0])
+    return (textwrap.dedent(chosen[4]) if chosen[1] else chosen[4]).strip("\n")
 
 
 def asked_name(fields: Mapping[str, Any]) -> str:
@@ -217,9 +232,39 @@ def renamed(code: str, fields: Mapping[str, Any]) -> str:
     return re.sub(rf"\b{re.escape(defined[-1])}\b", wanted, code)
 
 
+def _first_test(text: str, entry_point: str) -> str:
+    """Give the first assert of a test, wherever in it that stands; without one, its first statement that does something.
+
+    In a function that tests what it is given (HumanEval's `check(candidate)`), it is shown with the asked name.
+    """
+    if _syntax_fault(text):
+        found = re.search(r"^[ \t]*assert\b.*", text, re.MULTILINE)
+        return found[0].strip() if found else text.split("\n")[0]
+    program = ast.parse(text)
+    asserts = [node for node in ast.walk(program) if isinstance(node, ast.Assert)]
+    if not asserts:
+        rest = [node for node in program.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+        return ast.get_source_segment(text, rest[0]) or text if rest else text
+    first = min(asserts, key=lambda node: (node.lineno, node.col_offset))
+    shown = ast.get_source_segment(text, first) or text
+    for node in ast.walk(program):
+        is_around = isinstance(node, ast.FunctionDef) and first in ast.walk(node)
+        if entry_point and is_around and isinstance(node, ast.FunctionDef) and len(node.args.args) == 1:
+            shown = re.sub(rf"\b{re.escape(node.args.args[0].arg)}\b", entry_point, shown)
+    return shown
+
+
 def _tidy(text: str) -> str:
-    """Give code or prose with plain line ends and without space at the ends of lines."""
-    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")).strip("\n")
+    """Give code or prose with plain line ends, and without space at the ends of lines where no string spans lines."""
+    text = _plain_ends(text)
+    # Python itself reads every line end as a plain one, also in strings; but space before it belongs to the string.
+    if '"""' not in text and "'''" not in text and "\\\n" not in text:
+        text = "\n".join(line.rstrip() for line in text.split("\n"))
+    return text.strip("\n")
+
+
+def _plain_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _begins_program(fields: Mapping[str, Any]) -> bool:

@@ -12,9 +12,11 @@ mostly goodbyes. Letters: N records, S statistics of a row.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,9 +25,9 @@ import numpy as np
 from tunesmith.data.layout import Cells, Fault, Form
 from tunesmith.metrics import Floats, texts
 from tunesmith.tasks import Answered, Baseline, Example
-from tunesmith.tasks.chat import end_of_turn, ensure_template, learnable, render
+from tunesmith.tasks.chat import covered, end_of_turn, ensure_template, learnable, render, rendered, tokenised
 from tunesmith.tasks.conversations import ASSISTANT, SYSTEM, USER, Message, joined, read_messages
-from tunesmith.tasks.generation import Passage
+from tunesmith.tasks.generation import Passage, completed
 from tunesmith.tasks.nearest import nearest_places
 from tunesmith.tasks.stretches import IGNORED, Stream, Stretch, StretchGeneration, cut, spread
 from tunesmith.tasks.wording import Wording
@@ -34,11 +36,14 @@ from tunesmith.types import Difference, Record, Scores, Splits
 if TYPE_CHECKING:
     from torch import nn
 
+    from tunesmith.tasks.writing import Manner
+
 MOST_REPLIES = 200
 """Conversations of which an answer is written to measure it; evenly spread over the part. Likelihood is measured on
 all. With 200 the interval of chrF is about two points to each side."""
 
 _CHRF_WIDTH = 18
+_USUAL_TOKEN = 16  # characters; a conversation beyond so many for each token of room is hardly worth tokenising whole
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Dialogue(StretchGeneration):
         if not lengths:
             return self
         needed = float(np.percentile(lengths, 99.5, method="higher"))
-        return dataclasses.replace(self, max_new_tokens=max(8, int(np.ceil(needed * 1.25 / 8)) * 8))
+        return self._sized(max(8, int(np.ceil(needed * 1.25 / 8)) * 8), examples)
 
     def encode(
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
@@ -112,55 +117,58 @@ class Dialogue(StretchGeneration):
         wording = Wording(tokenizer)
         found: list[Example] = []
         for record in records:
-            turn = asked(record)
-            tokens, was_cut = self._read(turn.fields["messages"], wording, max_length)
+            if record.target is not None and not wording.is_causal:
+                found += self._passages(record, wording, max_length)
+                continue
+            tokens, was_cut = self._read(asked(record).fields["messages"], wording, max_length)
             if record.target is None:
                 causal = wording.is_causal
-                found.append(Passage(tokens, was_cut=was_cut, record=record, prompt=tokens, is_causal=causal))
-            elif wording.is_causal:
+                found.append(Passage(tokens, None, was_cut, (), record, (), tokens, causal, limit=max_length))
+            else:
                 parts = self._stretches(record, tokens, wording, max_length)
                 found += [dataclasses.replace(part, was_cut=was_cut) for part in parts]
-            else:
-                found += self._passages(record, wording, max_length)
         return found
 
     def _read(self, messages: Sequence[Message], wording: Wording, max_length: int) -> tuple[tuple[int, ...], bool]:
         """Give what is read to answer, in at most `max_length` tokens, and whether something had to go."""
-        room = max_length - 1
-        if wording.is_causal:  # what is written needs room beside what is read
-            room -= min(int(self.max_new_tokens), max_length // 2) if self.max_new_tokens != "auto" else max_length // 4
-        kept, was_cut = joined(messages), False
-        while True:
-            source = wording.ids([render(wording.tokenizer, kept, is_asked=True)])[0]
-            first = 1 if kept[0]["role"] == SYSTEM else 0
-            if len(source) + wording.source.size <= room or len(kept) <= first + 1:
-                break
-            kept, was_cut = (*kept[:first], *kept[first + 1 :]), True
-        tokens, was_cut_within = self._framed(source, wording, (), room)
-        return tokens, was_cut or was_cut_within
+        room = max_length - self._reserve(max_length, wording)
+        kept = joined(messages)
+        system = kept[:1] if kept and kept[0]["role"] == SYSTEM else ()
+        rest = kept[len(system) :]
+
+        @functools.cache
+        def source(last: int) -> list[int]:
+            """Give the ids of the conversation with so many of its last messages."""
+            shown = rendered(wording.tokenizer, (*system, *rest[len(rest) - last :]), is_asked=True)
+            return tokenised(wording.tokenizer, shown.text, shown.data)[0]
+
+        if not rest:  # the assistant speaks first
+            return self._framed(source(0) if system else (), wording, (), room)
+        is_short = sum(len(message["content"]) for message in rest) <= room * _USUAL_TOKEN
+        last = _most(lambda last: len(source(last)) + wording.source.size <= room, len(rest), is_likely=is_short)
+        tokens, was_cut_within = self._framed(source(last), wording, (), room)
+        return tokens, last < len(rest) or was_cut_within
 
     def _stretches(
         self, record: Record, tokens: tuple[int, ...], wording: Wording, max_length: int
     ) -> Iterator[Stretch]:
         for part in learnable(wording.tokenizer, _whole(record)):
-            given = wording.tokenizer(part.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            # A token belongs to an answer if it ends in it: a space before the first word may be part of that word.
-            is_learnt = tuple(
-                any(start < end and first < end <= last for first, last in part.spans)
-                for start, end in given["offset_mapping"]
-            )
-            stream = Stream(wording.source.lead, tuple(given["input_ids"]), is_learnt)
+            ids, places = tokenised(wording.tokenizer, part.text, part.data)
+            stream = Stream(wording.source.lead, tuple(ids), covered(places, part.spans))
             yield from cut(stream, tokens, record, max_length=max_length, stride=self.stride)
 
     def _passages(self, record: Record, wording: Wording, max_length: int) -> list[Passage]:
         """Give one passage for each answer, the measured one first."""
-        turns = sorted(_turns(record), key=lambda turn: turn != asked(record))
-        sources = [wording.ids([self.source(turn.fields, wording.tokenizer)])[0] for turn in turns]
+        measured = asked(record)
+        turns = sorted(_turns(record), key=lambda turn: turn != measured)
         targets = wording.ids([turn.target for turn in turns], is_target=True)
-        return [
-            self._passage(record, source, target, wording=wording, cue=(), max_length=max_length)
-            for source, target in zip(sources, targets, strict=True)
-        ]
+        found = []
+        for turn, target in zip(turns, targets, strict=True):
+            tokens, was_cut = self._read(turn.fields["messages"], wording, max_length)
+            completion, is_whole = completed(target, wording, max_length)
+            known = Passage(tokens, None, was_cut or not is_whole, (), record, completion, tokens, limit=max_length)
+            found.append(dataclasses.replace(known, is_unfinished=not is_whole))
+        return found
 
     def evaluate(
         self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
@@ -187,15 +195,13 @@ class Dialogue(StretchGeneration):
         """
         firsts = self.firsts(examples)
         _stop_at_end_of_turn(model, tokenizer)
-        ending = end_of_turn(tokenizer)
         is_known = any(one.record is not None and one.record.target is not None for one in firsts)
         places = spread(len(firsts), MOST_REPLIES) if is_known else list(range(len(firsts)))
         some = [firsts[place] for place in places]
         written = super().answer(model, some, tokenizer=tokenizer, labels=labels, batch_tokens=batch_tokens)
         replies: list[Answered] = [(None, None, {})] * len(firsts)
         for place, (text, confidence, _) in zip(places, written, strict=True):
-            reply = text.partition(ending)[0].strip() if ending else text
-            replies[place] = (reply, confidence, {})
+            replies[place] = (text, confidence, {})
         if not is_known:
             return replies
         sums_N2 = self.likelihoods(model, examples, tokenizer, batch_tokens).tolist()
@@ -204,6 +210,18 @@ class Dialogue(StretchGeneration):
     def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give (reply, confidence, no alternatives) for each answer."""
         return [(value, confidence, alternatives) for value, confidence, alternatives, *_ in answers]
+
+    def manner(self, model: nn.Module, tokenizer: Any = None) -> Manner:
+        """Give how to choose tokens; what the template ends an answer with is a stop text where it is no token."""
+        found = super().manner(model, tokenizer)
+        ending = "" if tokenizer is None or _end_id(tokenizer) is not None else end_of_turn(tokenizer)
+        return dataclasses.replace(found, stops=(*found.stops, ending)) if ending else found
+
+    def settle(self, model: nn.Module, tokenizer: Any) -> None:
+        """Let plain Transformers' `generate` write as this task does, and end where the template ends an answer."""
+        super().settle(model, tokenizer)
+        ensure_template(tokenizer)
+        _stop_at_end_of_turn(model, tokenizer)
 
     def stream(self, model: nn.Module, tokenizer: Any, record: Record) -> Iterator[str]:
         """Yield the reply piece by piece as it is written."""
@@ -280,11 +298,22 @@ def _turns(record: Record) -> list[Record]:
     """Give each answer of a conversation as a record of its own; answers before any question only where all are."""
     messages = _whole(record)
     places = [place for place, message in enumerate(messages) if message["role"] == ASSISTANT]
-    after = [place for place in places if any(message["role"] == USER for message in messages[:place])]
+    first = next((place for place, message in enumerate(messages) if message["role"] == USER), len(messages))
     return [
         dataclasses.replace(record, fields={"messages": messages[:place]}, target=messages[place]["content"].strip())
-        for place in after or places
+        for place in [place for place in places if place > first] or places
     ]
+
+
+def _most(fits: Callable[[int], bool], n: int, *, is_likely: bool) -> int:
+    """Give the largest number up to n that fits, but at least 1; `is_likely` says whether n itself is worth a try."""
+    if is_likely and fits(n):
+        return n
+    high = 2
+    while high < n and fits(high):
+        high *= 2
+    low, high = high // 2, min(high, n)
+    return low + bisect_left(range(low + 1, high + 1), True, key=lambda number: not fits(number))
 
 
 def _question(turn: Record) -> str:
@@ -305,15 +334,21 @@ def _learnt_lengths(example: Example) -> list[int]:
     return lengths
 
 
-def _stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
-    """Let the model's own settings end an answer where the template ends it, so that plain Transformers does so too."""
+def _end_id(tokenizer: Any) -> int | None:
+    """Give the special token by which the template ends an answer; None where it ends with plain text."""
     ending = end_of_turn(tokenizer)
     ids = tokenizer(ending, add_special_tokens=False)["input_ids"] if ending else []
-    if not ids or ids[0] not in tokenizer.all_special_ids:
+    return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids else None
+
+
+def _stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
+    """Let the model's own settings end an answer where the template ends it, so that plain Transformers does so too."""
+    token = _end_id(tokenizer)
+    if token is None:
         return
     settings = model.generation_config
     known = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    settings.eos_token_id = sorted({int(ids[0]), *(int(token) for token in known if token is not None)})
+    settings.eos_token_id = sorted({token, *(int(own) for own in known if own is not None)})
 
 
 TASK = Dialogue()

@@ -46,6 +46,7 @@ class Passage(Example):
     prompt: tuple[int, ...] = ()  # causal: what is read while learning; shorter than `tokens` if all would be too long
     is_causal: bool = False
     is_unfinished: bool = False  # whether the completion was cut, so that its end is not learnt
+    limit: int = 0  # most tokens of a row in this run; 0 where nobody said
 
     @property
     def length(self) -> int:
@@ -97,13 +98,18 @@ class Generation(BaseTask):
         """Give the task with `max_new_tokens` set from the training rows where it was left open.
 
         What 99.5% of the completions need and a quarter more, in steps of 8: an answer that does not come to its end
-        costs no more than that.
+        costs no more than that. It is never more than the model can hold.
         """
         lengths = [len(example.completion) for example in examples if isinstance(example, Passage)]
         if self.max_new_tokens != _AUTO or not any(lengths):
             return self
         needed = float(np.percentile([length for length in lengths if length], 99.5, method="higher"))
-        return dataclasses.replace(self, max_new_tokens=max(8, math.ceil(needed * _SLACK / 8) * 8))
+        return self._sized(max(8, math.ceil(needed * _SLACK / 8) * 8), examples)
+
+    def _sized(self: Self, wanted: int, examples: Sequence[Example]) -> Self:
+        """Give the task with `max_new_tokens` as wanted, but less than a row may have: at least one token is read."""
+        limit = max((example.limit for example in examples if isinstance(example, Passage)), default=0)
+        return dataclasses.replace(self, max_new_tokens=min(wanted, limit - 1) if limit > 1 else wanted)
 
     def remarks(self, examples: Sequence[Example]) -> list[str]:
         """Say how many completions are too long to be learnt to their end."""
@@ -167,7 +173,8 @@ class Generation(BaseTask):
 
         An encoder and its decoder may each take `max_length` tokens. A causal model takes both together: while
         learning, the completion comes first and the source gets the room that is left (half of it at least). What is
-        read to answer is never shortened for the sake of a completion that happens to be known.
+        read to answer leaves room for `max_new_tokens` (half at most) in the same way, and is never shortened for the
+        sake of a completion that happens to be known.
         """
         wording = Wording(tokenizer)
         cues = [self.cue(record.fields, tokenizer) for record in records]
@@ -194,22 +201,28 @@ class Generation(BaseTask):
         cue: Sequence[int],
         max_length: int,
     ) -> Passage:
-        most = max_length - 1 if wording.is_causal else max_length  # one place at least to write in
-        tokens, was_cut = self._framed(source, wording, cue, most)
-        completion: tuple[int, ...] = ()
-        prompt, is_whole = tokens, True
-        if target is not None:
-            room = max(max_length - len(tokens), max_length // 2) if wording.is_causal else max_length
-            bare = room - wording.target.size
-            is_whole = len(target) <= bare
-            tail = wording.target.tail if is_whole else ()  # a cut text does not end here: that is not to be learnt
-            completion = (*wording.target.lead, *target[: max(bare, 1)], *tail)
-            if wording.is_causal and len(tokens) + len(completion) > max_length:
-                prompt, was_cut = self._framed(source, wording, cue, max_length - len(completion))[0], True
-        is_unfinished = target is not None and not is_whole
-        return Passage(
-            tokens, None, was_cut or is_unfinished, (), record, completion, prompt, wording.is_causal, is_unfinished
+        tokens, was_cut = self._framed(source, wording, cue, max_length - self._reserve(max_length, wording))
+        bare = Passage(tokens, None, was_cut, (), record, (), tokens, wording.is_causal, limit=max_length)
+        if target is None:
+            return bare
+        room = max_length
+        if wording.is_causal:
+            read = min(max(len(source) + wording.source.size, 1), max_length - 1)
+            room = max(max_length - read, max_length // 2)
+        completion, is_whole = completed(target, wording, room)
+        prompt = tokens
+        if wording.is_causal:
+            prompt, was_cut = self._framed(source, wording, cue, max_length - len(completion))
+        return dataclasses.replace(
+            bare, was_cut=was_cut or not is_whole, completion=completion, prompt=prompt, is_unfinished=not is_whole
         )
+
+    def _reserve(self, max_length: int, wording: Wording) -> int:
+        """Give how many of `max_length` tokens a causal model keeps to write in when it answers; half at most."""
+        if not wording.is_causal:
+            return 0
+        wanted = _UNRESOLVED if self.max_new_tokens == _AUTO else int(self.max_new_tokens)
+        return max(1, min(wanted, max_length // 2))
 
     def _framed(
         self, source: Sequence[int], wording: Wording, cue: Sequence[int], most: int
@@ -302,8 +315,11 @@ class Generation(BaseTask):
         in_batches(examples, keep, make, model=model, batch_tokens=batch_tokens)
         return sums_N, counts_N
 
-    def manner(self, model: nn.Module) -> Manner:
-        """Give how to choose tokens, with the room that the model has where the recipe leaves the length open."""
+    def manner(self, model: nn.Module, tokenizer: Any = None) -> Manner:
+        """Give how to choose tokens, with the room that the model has where the recipe leaves the length open.
+
+        The tokenizer tells what else ends an answer, where a task has more than the `stop` of the recipe.
+        """
         from tunesmith.tasks.writing import Manner, positions
 
         most, limit = self.max_new_tokens, positions(model)
@@ -334,7 +350,7 @@ class Generation(BaseTask):
             model,
             [example.tokens for example in examples],
             wording=Wording(tokenizer),
-            manner=self.manner(model),
+            manner=self.manner(model, tokenizer),
             batch_tokens=batch_tokens,
             draw=draw,
         )
@@ -362,7 +378,7 @@ class Generation(BaseTask):
         from tunesmith.tasks.writing import stream
 
         (example,) = self.encode([record], tokenizer, labels=(), max_length=int(tokenizer.model_max_length))
-        yield from stream(model, example.tokens, wording=Wording(tokenizer), manner=self.manner(model))
+        yield from stream(model, example.tokens, wording=Wording(tokenizer), manner=self.manner(model, tokenizer))
 
     def zero_shot(
         self, load: Load, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int
@@ -413,6 +429,14 @@ class Generation(BaseTask):
         """Compare two lists of texts on the same records by a paired bootstrap."""
         mine, theirs = (self.text_statistics(records, [str(value) for value in values]) for values in (first, second))
         return metrics.summed_difference(mine, theirs, self.text_values, metric=metric, seed=seed)
+
+
+def completed(target: Sequence[int], wording: Wording, room: int) -> tuple[tuple[int, ...], bool]:
+    """Give what is learnt with its special tokens in at most `room` tokens, and whether it is whole."""
+    bare = room - wording.target.size
+    is_whole = len(target) <= bare
+    tail = wording.target.tail if is_whole else ()  # a cut text does not end here: that is not to be learnt
+    return (*wording.target.lead, *target[: max(bare, 1)], *tail), is_whole
 
 
 def _has_language_head(architecture: str) -> bool:

@@ -10,11 +10,16 @@ own for users, network and shared memory; Landlock for files; a seccomp filter f
 aarch64); and a hook inside Python that ends the process at the first forbidden thing, and gives a clear reason.
 
 What it does not stop. It is not a virtual machine: a hole in the kernel is a hole here. Where only "audit hook" and
-"limits" are active (macOS, old kernels), native code reached through a fault of Python itself is free. Code and
-tests share one interpreter, so that code which corrupts its memory could forge a pass; an object that claims to be
-equal to everything, or a changed function of an imported module that a test uses, satisfies a test by its own words.
-CPU caches, timing and disk space below `file_bytes` for each file are not guarded. Do not run it on a machine
-that holds secrets.
+"limits" are active (macOS, old kernels), native code reached through a fault of Python itself is free. A pass can
+still be had unearned in two ways, because code and tests share one interpreter. First, by its memory: code that uses a
+fault of Python or of a listed extension module to read and write the interpreter's memory can find both halves of the
+key and send them, or change what `==` means; no way to native code without such a fault is known. Second, by the
+tests' own words: an object that claims to be equal to everything, a changed function of an imported module that a test
+uses, or the expected values read from the calling frame satisfy a test, which truly ran to its end. So a score measures
+models that were not trained against this very sandbox; where one was, look at its programs too.
+
+CPU caches, timing and disk space below `file_bytes` for each file are not guarded. Do not run it on a machine that
+holds secrets.
 """
 
 from __future__ import annotations
@@ -50,8 +55,8 @@ _REPORTED = ("failed", "error", "memory", "blocked")
 class Limits:
     """What one child may use."""
 
-    seconds: float = 10.0  # on the clock, start included
-    cpu_seconds: int = 8
+    seconds: float = 40.0  # on the clock, start included: for what waits, not for what computes; see cpu_seconds
+    cpu_seconds: int = 8  # what judges: unlike the clock it hardly depends on what else the machine is doing
     memory_mib: int = 512  # address space, of which Python itself takes about 30
     file_bytes: int = 1 << 20  # of each file
     output_bytes: int = 1 << 20  # printed to stdout and stderr together
@@ -125,7 +130,8 @@ def _run(job: dict[str, Any], limits: Limits) -> tuple[str, str]:
 
 
 def _run_in(folder: str, job: dict[str, Any], limits: Limits) -> tuple[str, str]:
-    token = secrets.token_hex(16).encode()
+    # One half comes through the pipe, the other in the job: sending both takes more than reading a descriptor.
+    half, token = secrets.token_hex(16).encode(), secrets.token_hex(16).encode()
     token_read, token_write = os.pipe()
     result_read, result_write = os.pipe()
     os.write(token_write, token)
@@ -133,12 +139,12 @@ def _run_in(folder: str, job: dict[str, Any], limits: Limits) -> tuple[str, str]
     try:
         with tempfile.TemporaryFile() as source:
             # A file, not a pipe: a child that does not read cannot make us wait.
-            source.write(marshal.dumps(job))
+            source.write(marshal.dumps({**job, "half": half}))
             source.seek(0)
             child = _start(folder, limits, source.fileno(), (token_read, result_write))
         os.close(result_write)
         result_write = -1
-        return _watch(child, result_read, token, limits)
+        return _watch(child, result_read, half + token, limits)
     finally:
         for descriptor in (token_read, result_read, result_write):
             if descriptor >= 0:
@@ -166,7 +172,7 @@ def _start(folder: str, limits: Limits, source: int, pipes: tuple[int, int]) -> 
         raise MachineProblem(f"a sandboxed Python cannot be started: {error}", do=do) from error
 
 
-def _watch(child: subprocess.Popen[bytes], result_read: int, token: bytes, limits: Limits) -> tuple[str, str]:
+def _watch(child: subprocess.Popen[bytes], result_read: int, key: bytes, limits: Limits) -> tuple[str, str]:
     """Follow the child to its end, or end it; nothing that it started outlives this call."""
     assert child.stdout is not None
     deadline = time.monotonic() + limits.seconds
@@ -201,7 +207,7 @@ def _watch(child: subprocess.Popen[bytes], result_read: int, token: bytes, limit
         _end(child)
         open_ends.close()
         child.stdout.close()
-    return verdict if verdict[0] else _judge(child.returncode, result, token, tail.decode("utf-8", "replace"))
+    return verdict if verdict[0] else _judge(child.returncode, result, key, tail.decode("utf-8", "replace"))
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
@@ -219,8 +225,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _judge(status: int, result: bytes, token: bytes, tail: str) -> tuple[str, str]:
-    if status == 0 and secrets.compare_digest(result, token):
+def _judge(status: int, result: bytes, key: bytes, tail: str) -> tuple[str, str]:
+    if status == 0 and secrets.compare_digest(result, key):
         return "passed", ""
     reason, _, text = result.decode("utf-8", "replace").partition("\n")
     if reason in _REPORTED:

@@ -2,13 +2,19 @@
 
 Run as a script by `sandbox_lock.py`, never imported, and itself importing next to nothing.
 
-How a pass is told, and why it is hard to forge. The parent puts a random token into a pipe; this process reads it and
-sends it back only when all tests have run. Until then nobody here knows it, so printing, exiting or guessing is of no
-use. Code that wants to read the pipe itself finds no function that reads from a descriptor, and no way to the ones in
-use here: it runs in a thread of its own, driven by C functions only (`deque(map(call, steps))`), so that no frame of
-this file lies below it; the ways to other threads' frames and to all objects are closed by the audit hook; and signal
-handlers, which would run in the main thread, can only be set there. Nothing in here ever calls a method of an
-object that the code made, or looks up a name that the code could have replaced.
+How a pass is told, and why it is hard to forge. A pass is the sending of a random key, one half of which lies in a
+pipe and the other in an object of C; printing, exiting or guessing is of no use. Code, tests and the sending of both
+halves are one chain of C calls in a thread of its own (`deque(map(call, steps))`): no frame of this file lies below the
+code, nothing in Python refers to a step, and an exception ends the chain before the key is sent.
+
+No function of this file is reachable from the code. The hook for uncaught exceptions is a C queue that holds nothing.
+The audit hooks are flat functions without closures, globals or Python calls, because the code can get hold of their
+frames (by the traceback of an exception raised in them, or by a finaliser that runs meanwhile): what it finds there are
+C functions and immutable values, and changing a hook takes the function itself. The main thread waits in C, and its
+frames hold nothing that reads the pipe. What names native code is refused: extension modules that are not on a list,
+ctypes, and code objects made from bytes (`code.__new__`, `marshal.loads`).
+
+What remains: see `sandbox.py`. Whoever finds a fault of the interpreter that gives him its memory can forge a pass.
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ import os
 import posix
 import signal
 import sys
+from _queue import SimpleQueue
+from _weakref import ref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -38,25 +46,44 @@ _RISKY = """
     _xxtestfuzz readline _curses _curses_panel sqlite3 _sqlite3 dbm _dbm _gdbm tkinter _tkinter syslog nis spwd
     ossaudiodev posix _remote_debugging
 """
+# Native modules that a calculation needs, or that Python's library asks for on the way; any other ends the process.
+_NATIVE = """
+    _asyncio _bisect _blake2 _bz2 _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _contextvars
+    _csv _datetime _decimal _elementtree _hashlib _heapq _hmac _json _lzma _md5 _multibytecodec _opcode _pickle _queue
+    _random _sha1 _sha2 _sha256 _sha3 _sha512 _statistics _struct _typing _uuid _zoneinfo array binascii cmath grp math
+    pyexpat select unicodedata zlib
+    _abc _ast _codecs _collections _functools _io _locale _operator _signal _sre _stat _string _suggestions _symtable
+    _sysconfig _thread _tokenize _tracemalloc _types _warnings _weakref atexit errno faulthandler itertools pwd time
+"""
+# Loaded beforehand: these are kept inside of Python as the bytes of code objects, which cannot be read later on.
+_FROZEN = "genericpath importlib.machinery importlib.util ntpath posixpath runpy stat zipimport"
+# Loaded beforehand where the program names them, from compiled files; later on only their source can be read.
+_USUAL = """
+    abc ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum
+    fractions functools hashlib heapq inspect io itertools json logging math numbers operator os.path pathlib pprint
+    queue random re statistics string struct tempfile textwrap threading time traceback types typing unicodedata
+    weakref
+"""
 _BLOCKED_EVENTS = """
     os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile os.kill os.killpg signal.pthread_kill
     os.chdir os.fchdir os.chmod os.chown os.chflags os.link os.symlink os.lockf os.setxattr os.removexattr os.utime
     gc.get_objects gc.get_referrers gc.get_referents sys._current_frames sys._current_exceptions sys.settrace
     sys.setprofile code.__new__ cpython.PyInterpreterState_New cpython.remote_debugger_script sys.remote_exec
-    webbrowser.open pty.spawn
+    webbrowser.open pty.spawn sys.addaudithook marshal.loads marshal.load
 """
-_BLOCKED_FAMILIES = ("socket", "subprocess", "ctypes", "mmap", "fcntl", "resource", "sqlite3", "syslog", "winreg")
-_WRITING_EVENTS = frozenset(["os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate"])
-_READING_EVENTS = frozenset(["os.listdir", "os.scandir"])
+_BLOCKED_FAMILIES = "socket. subprocess. ctypes. mmap. fcntl. resource. sqlite3. syslog. winreg."
+_WRITING_EVENTS = "os.remove os.rename os.rmdir os.mkdir os.truncate"
+_READING_EVENTS = "os.listdir os.scandir"
 # Names of the os module that read a descriptor or bend one, start or stop processes, or change who one is.
 _REMOVED = """
-    read readv pread preadv writev pwrite pwritev sendfile splice copy_file_range dup dup2 dup3 eventfd eventfd_read
-    eventfd_write memfd_create fork forkpty fork1 execv execve execl execle execlp execlpe execvp execvpe
+    read readinto readv pread preadv writev pwrite pwritev sendfile splice copy_file_range dup dup2 dup3 eventfd
+    eventfd_read eventfd_write memfd_create fork forkpty fork1 execv execve execl execle execlp execlpe execvp execvpe
     posix_spawn posix_spawnp spawnv spawnve spawnl spawnle spawnvp spawnvpe spawnlp spawnlpe system popen kill
     killpg pidfd_open openpty login_tty setns unshare chroot mkfifo mknod setsid setpgid setuid setgid setresuid
     setresgid seteuid setegid setreuid setregid setgroups initgroups set_inheritable pipe pipe2 fdopen
 """
-Report = Callable[[str, str], NoReturn]
+Steps = list[Callable[[], object]]
+Hook = Callable[[str, Any], None]
 
 
 def main() -> None:
@@ -68,18 +95,33 @@ def main() -> None:
     os.close(null)
     for descriptor in (token_fd, result_fd):
         os.set_inheritable(descriptor, False)
-    report = _make_report(result_fd)
     if job["probe"]:
-        report("error", "active: " + sys.argv[4])
-    begun, done = _thread.allocate_lock(), _thread.allocate_lock()
-    begun.acquire()
-    done.acquire()
-    steps = [begun.release, *_make_steps(job["code"], job["tests"], report), done.release]
+        _report(result_fd, "error", "active: " + sys.argv[4])
+    # The only reference to the steps, given up at the start of the thread.
+    box = [_make_steps(job, token_fd, result_fd)]
+    describe = _make_describe(job["code"], job["tests"])
+    job.clear()
     roots = tuple({os.path.dirname(os.__file__), *(path for path in sys.path if path)})
-    read, write = os.read, os.write
-    _close_doors(_make_hook(folder, roots, report))
-    sys.unraisablehook = _make_failure(job["code"], job["tests"], report)
-    _drive(steps, (begun, done), lambda: write(result_fd, read(token_fd, 64)), report)
+    write, leave = os.write, os._exit
+    _close_doors(_make_hooks(folder, roots, result_fd))
+    news = SimpleQueue[Any]()
+    sys.unraisablehook = news.put
+    # The steps are dropped however the thread ends, also by SystemExit, which nobody is told of.
+    ended = ref(box[0][0], news.put)
+    reserve = [bytearray(1 << 20)]
+    get, start = news.get, _thread.start_new_thread
+    _thread.stack_size(16 << 20)
+    start(deque, (map(call, box.pop()), 0))
+    answer = b"error\nthe program ended before its tests did"
+    try:
+        while (said := describe(get(), ended, reserve)) is None:
+            pass
+        answer = said
+    finally:
+        try:
+            write(result_fd, answer)
+        finally:
+            leave(1)
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -89,30 +131,30 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def _make_report(result_fd: int) -> Report:
-    write, leave, disable = os.write, os._exit, gc.disable
-    limit = TEXT_CHARACTERS
-
-    def report(reason: str, text: str) -> NoReturn:
-        disable()
-        write(result_fd, (reason + "\n" + text[-limit:]).encode("utf-8", "backslashreplace"))
-        leave(1)
-
-    return report
+def _report(result_fd: int, reason: str, text: str) -> NoReturn:
+    """Answer before any of the code has run."""
+    os.write(result_fd, f"{reason}\n{text[-TEXT_CHARACTERS:]}".encode("utf-8", "backslashreplace"))
+    os._exit(1)
 
 
-def _make_steps(code: str, tests: list[str], report: Report) -> list[Callable[[], object]]:
-    """Compile everything before any of it runs, and line it up as calls of C functions."""
+def _make_steps(job: dict[str, Any], token_fd: int, result_fd: int) -> Steps:
+    """Compile everything before any of it runs, and line it up as calls of C functions; the last ones tell of a pass.
+
+    An exception, StopIteration and SystemExit included, ends the chain, so that what follows is not called.
+    """
     module, empty = ModuleType("solution"), ModuleType("__main__")
     sys.modules["solution"], sys.modules["__main__"] = module, empty
     names = module.__dict__
     names["__builtins__"] = builtins
+    code = _compile(job["code"], "<code>", result_fd)
+    tests = [_compile(test, f"<test {number}>", result_fd) for number, test in enumerate(job["tests"], start=1)]
+    mentioned = _names(code).union(*map(_names, tests))
+    for name in (*_FROZEN.split(), *(name for name in _USUAL.split() if name in mentioned)):
+        __import__(name)
     pristine = dict(builtins.__dict__)
     shared: dict[str, Any] = {"__name__": "tests"}
-    program = _compile(code, "<code>", report)
-    steps: list[Callable[[], object]] = [partial(exec, program, names)]
-    for number, test in enumerate(tests, start=1):
-        program = _compile(test, f"<test {number}>", report)
+    steps: Steps = [partial(exec, code, names)]
+    for program in tests:
         used = _names(program)
         own: dict[str, Any] = {"__builtins__": pristine, "__name__": "tests"}
         # A test of the form `set(f(x)) == {1}` means Python's set, whatever the code calls so. Only a test that names
@@ -120,16 +162,19 @@ def _make_steps(code: str, tests: list[str], report: Report) -> list[Callable[[]
         if used - pristine.keys():
             own.update((name, pristine[name]) for name in used & pristine.keys())
         steps += [partial(shared.update, names), partial(shared.update, own), partial(exec, program, shared)]
-    return steps
+    # Read when it is called, not before.
+    from_pipe = map(partial(os.write, result_fd), map(partial(os.read, token_fd), (64,)))
+    return [*steps, partial(os.write, result_fd, job["half"]), partial(deque, from_pipe, 0), partial(os._exit, 0)]
 
 
-def _compile(text: str, name: str, report: Report) -> CodeType:
+def _compile(text: str, name: str, result_fd: int) -> CodeType:
     try:
         return compile(text, name, "exec", dont_inherit=True)
     except MemoryError:
-        report("memory", f"{name} is too large to be compiled")
+        _report(result_fd, "memory", f"{name} is too large to be compiled")
     except Exception as error:
-        report("error", f"{name}, line {getattr(error, 'lineno', 1)}\n{type(error).__name__}: {error}")
+        text = f"{name}, line {getattr(error, 'lineno', 1)}\n{type(error).__name__}: {error}"
+        _report(result_fd, "error", text)
 
 
 def _names(program: CodeType) -> set[str]:
@@ -137,14 +182,16 @@ def _names(program: CodeType) -> set[str]:
     return set(program.co_names).union(*(_names(item) for item in inner))
 
 
-def _close_doors(hook: Callable[[str, Any], None]) -> None:
-    """Take away what reaches descriptors and processes, then install the hook; there is no way back."""
-    risky = _RISKY.split()
+def _close_doors(hooks: tuple[Hook, ...]) -> None:
+    """Take away what reaches descriptors, processes and all objects, then install the hooks; there is no way back."""
+    native = _NATIVE.split()
     for name in sys.builtin_module_names:
-        if name not in risky and name not in sys.modules:
+        if name in native:
             __import__(name)
     # Builtin modules could otherwise be made anew, with everything that is removed here.
     del _imp.create_builtin
+    # Compiled files hold code objects as bytes, and bytes that no compiler made can take over the interpreter.
+    vars(sys.implementation)["cache_tag"] = None
     for name in _REMOVED.split():
         for module in (posix, os):
             if name in module.__dict__:
@@ -152,93 +199,173 @@ def _close_doors(hook: Callable[[str, Any], None]) -> None:
     for name in ("monitoring", "_settraceallthreads", "_setprofileallthreads", "remote_exec", "orig_argv"):
         if name in sys.__dict__:
             delattr(sys, name)
-    del gc.enable, gc.set_threshold
-    # Collection may run finalisers of the code in the main thread, whose frames must stay unseen.
+    gc.collect()
+    gc.freeze()
+    for name in ("enable", "set_threshold", "set_debug", "unfreeze", "get_objects", "get_referrers", "get_referents"):
+        delattr(gc, name)
+    if sys.version_info >= (3, 13):
+        gc.disable()  # there a finaliser that runs within a hook could change the variables of its frame
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.argv = [""]
-    sys.addaudithook(hook)
+    for hook in hooks:
+        sys.addaudithook(hook)
 
 
-def _make_check(folder: str, roots: tuple[str, ...], report: Report) -> Callable[[str, object, bool], None]:
-    """Give the judge of paths. It reads them as text, which is enough: no link can be made and no folder changed."""
-    kind, text_type, bytes_type = type, str, bytes
-    inside_folder, inside_roots = folder + "/", tuple(root + "/" for root in roots)
-    devices = (os.devnull, "/dev/urandom")
-    encoding = sys.getfilesystemencoding()
+def _make_hooks(folder: str, roots: tuple[str, ...], result_fd: int) -> tuple[Hook, ...]:
+    """Give the hooks that end the process at the first forbidden thing.
 
-    def check(event: str, path: object, is_write: bool) -> None:
-        if path is None:
-            return
-        if kind(path) is bytes_type:
-            path = path.decode(encoding, "surrogateescape")  # type: ignore[attr-defined]
-        if kind(path) is not text_type:
-            report("blocked", f"{event} through a descriptor or an object that is not text")
-        name: str = path  # type: ignore[assignment]
-        whole = (name if name[:1] == "/" else inside_folder + name) + "/"
-        is_inside = whole.startswith(inside_folder) or name in devices
-        if "/../" in whole or not (is_inside or (not is_write and whole.startswith(inside_roots))):
-            report("blocked", f"{event} of '{name}' ({'writing' if is_write else 'reading'})")
-
-    return check
+    They are flat: all they use comes in by a default argument that holds C functions and immutable values, and they
+    repeat how they end. An exception in one of them refuses what was asked for, and shows its frame to the code.
+    """
+    end, kinds = (os.write, os._exit, result_fd), (type, str, bytes, int)
+    inside = (folder + "/", tuple(root + "/" for root in roots))
+    # The judge of events comes last: it refuses any further hook.
+    return _make_import_hook(end, kinds, inside), _make_path_hook(end, kinds, inside), _make_event_hook(end)
 
 
-def _make_import_check(roots: tuple[str, ...], report: Report) -> Callable[[object, object], None]:
-    """Give the judge of imports: no module that reaches the system, and native code from Python's library only."""
-    risky, kind, text_type = frozenset(_RISKY.split()), type, str
-    inside_roots = tuple(root + "/" for root in roots)
+def _make_event_hook(end: tuple[Any, ...]) -> Hook:
+    """Give the judge of what is forbidden whatever its arguments are."""
+    own = (*end, frozenset(_BLOCKED_EVENTS.split()), tuple(_BLOCKED_FAMILIES.split()), type, str)
 
-    def check(name: object, path: object) -> None:
-        if kind(name) is not text_type:
-            report("blocked", "import of a name that is not text")
-        if name.partition(".")[0] in risky:  # type: ignore[attr-defined]
-            report("blocked", f"import of {name}")
-        if path is None:
-            return
-        if kind(path) is not text_type:
-            report("blocked", "import of a path that is not text")
-        whole: str = path  # type: ignore[assignment]
-        is_known = whole.startswith(inside_roots) and "/../" not in whole
-        if not is_known or whole.rpartition("/")[2].partition(".")[0] in risky:
-            report("blocked", f"import of {whole}")
-
-    return check
-
-
-def _make_hook(folder: str, roots: tuple[str, ...], report: Report) -> Callable[[str, Any], None]:
-    """Give the hook that ends the process at the first forbidden thing. All it uses is bound here, out of reach."""
-    check, check_import = _make_check(folder, roots, report), _make_import_check(roots, report)
-    blocked, families = frozenset(_BLOCKED_EVENTS.split()), _BLOCKED_FAMILIES
-    writing, reading = _WRITING_EVENTS, _READING_EVENTS
-    write_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    kind, text_type, number_type = type, str, int
-
-    def hook(event: str, arguments: Any) -> None:
-        if event == "import":
-            check_import(arguments[0], arguments[1])
-        elif event == "open":
-            path, mode, flags = arguments
-            by_flags = kind(flags) is number_type and flags & write_flags
-            check("open", path, bool(by_flags or (kind(mode) is text_type and mode.strip("rbtU"))))
-        elif event in reading:
-            check(event, arguments[0], False)
-        elif event in writing:
-            for item in arguments:
-                if kind(item) is not number_type:
-                    check(event, item, True)
-                elif item != -1 and event not in ("os.mkdir", "os.truncate"):
-                    report("blocked", event + " relative to a descriptor")
-        elif event in blocked or event.partition(".")[0] in families:
-            report("blocked", event)
+    def hook(event: str, arguments: Any, own: tuple[Any, ...] = own) -> None:
+        write, leave, result_fd, blocked, families, kind, text_type = own
+        is_blocked = event in blocked or event.startswith(families)
+        if event == "object.__setattr__":
+            is_blocked = kind(arguments[1]) is not text_type or arguments[1] == "__code__"
+        if is_blocked:
+            try:
+                write(result_fd, b"blocked\n" + event.encode("utf-8", "backslashreplace")[:1000])
+            finally:
+                leave(1)
 
     return hook
 
 
-def _make_describe(code: str, tests: list[str]) -> Callable[[TracebackType | None], tuple[list[str], str]]:
+def _make_import_hook(end: tuple[Any, ...], kinds: tuple[Any, ...], inside: tuple[Any, ...]) -> Hook:
+    """Give the judge of imports: no module that reaches the system, and native code by the list only."""
+    own = (*end, *kinds, *inside, frozenset(_RISKY.split()), frozenset(_NATIVE.split()))
+
+    def hook(event: str, arguments: Any, own: tuple[Any, ...] = own) -> None:
+        if event != "import":
+            return
+        write, leave, result_fd, kind, text_type, _, _, _, inside_roots, risky, native = own
+        name, path = arguments[0], arguments[1]
+        refused = ""
+        if kind(name) is not text_type or (path is not None and kind(path) is not text_type):
+            refused = "import of a name or path that is not text"
+        elif name.partition(".")[0] in risky:
+            refused = "import of " + name
+        elif path is not None:
+            is_known = path.startswith(inside_roots) and "/../" not in path
+            if not is_known or path.rpartition("/")[2].partition(".")[0] not in native:
+                refused = "import of " + path
+        if refused:
+            try:
+                write(result_fd, b"blocked\n" + refused.encode("utf-8", "backslashreplace")[:1000])
+            finally:
+                leave(1)
+
+    return hook
+
+
+def _make_path_hook(  # noqa: C901 - flat on purpose
+    end: tuple[Any, ...], kinds: tuple[Any, ...], inside: tuple[Any, ...]
+) -> Hook:
+    """Give the judge of paths. It reads them as text, which is enough: no link can be made and no folder changed."""
+    write_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    events = (frozenset(_READING_EVENTS.split()), frozenset(_WRITING_EVENTS.split()))
+    own = (*end, *kinds, *inside, *events, write_flags, (os.devnull, "/dev/urandom"))
+
+    def hook(event: str, arguments: Any, own: tuple[Any, ...] = own) -> None:
+        write, leave, result_fd, kind, text_type, bytes_type, number_type, folder, roots = own[:9]
+        reading, writing, write_flags, devices = own[9:]
+        is_write = event in writing
+        if event == "open":
+            path, mode, flags = arguments
+            paths = (path,)
+            by_flags = kind(flags) is number_type and flags & write_flags != 0
+            is_write = by_flags or (kind(mode) is text_type and mode.strip("rbtU") != "")
+        elif event in reading:
+            paths = (arguments[0],)
+        elif is_write:
+            paths = arguments
+        else:
+            return
+        refused = ""
+        for path in paths:
+            if path is None:
+                continue
+            if kind(path) is number_type and event in writing:
+                # A mode, a length, or the -1 that stands for no folder.
+                if path != -1 and event != "os.mkdir" and event != "os.truncate":
+                    refused = event + " relative to a descriptor"
+                continue
+            if kind(path) is bytes_type:
+                path = path.decode("utf-8", "surrogateescape")
+            if kind(path) is not text_type:
+                refused = event + " through a descriptor or an object that is not text"
+                break
+            whole = (path if path[:1] == "/" else folder + path) + "/"
+            is_inside = whole.startswith(folder) or path in devices or (not is_write and whole.startswith(roots))
+            if "/../" in whole or not is_inside:
+                refused = event + " of '" + path + ("' (writing)" if is_write else "' (reading)")
+                break
+        if refused:
+            try:
+                write(result_fd, b"blocked\n" + refused.encode("utf-8", "backslashreplace")[:1000])
+            finally:
+                leave(1)
+
+    return hook
+
+
+def _make_describe(code: str, tests: list[str]) -> Callable[[Any, object, list[bytearray]], bytes | None]:
+    """Give what turns news of the thread into an answer, or into nothing where it is of something else.
+
+    It runs in the main thread, after the steps have ended. The code can put news of its own making into the queue;
+    that spoils what is told of its failure, no more.
+    """
+    driver, plain, limit = deque, (str, int, float, bool), TEXT_CHARACTERS
+    order = type.__dict__["__mro__"].__get__
+    class_name = type.__dict__["__name__"].__get__
+    values = BaseException.__dict__["args"].__get__
+    trace_lines = _make_trace_lines(code, tests)
+
+    def is_a(given: type, wanted: type) -> bool:
+        for item in order(given):  # noqa: SIM110 - `any` and `in` would ask the class whether it is equal
+            if item is wanted:
+                return True
+        return False
+
+    def describe(news: Any, ended: object, reserve: list[bytearray]) -> bytes | None:
+        if news is ended:
+            return b"error\nthe program ended before its tests did (SystemExit)"
+        # Since Python 3.13 the driver stands in the message alone.
+        if news.object is not driver and not (news.object is None and "collections.deque" in (news.err_msg or "")):
+            return None
+        given = news.exc_type
+        if is_a(given, MemoryError):
+            reserve.clear()
+            return b"memory\nMemoryError: the code asked for more memory than it may have"
+        text, first = trace_lines(news.exc_traceback)
+        last = class_name(given)
+        arguments = values(news.exc_value)
+        if arguments and any(type(arguments[-1]) is one for one in plain):
+            last += f": {arguments[-1]}"[:500]
+        reason = "blocked" if is_a(given, PermissionError) else "error"
+        reason = "failed" if is_a(given, AssertionError) and first != "<code>" else reason
+        whole = "\n".join([*text, last])[-limit:]
+        return f"{reason}\n{whole}".encode("utf-8", "backslashreplace")
+
+    return describe
+
+
+def _make_trace_lines(code: str, tests: list[str]) -> Callable[[TracebackType | None], tuple[list[str], str]]:
     """Give what turns a traceback into lines, and names the piece of the job in which it begins."""
     lines = {f"<test {number}>": test.split("\n") for number, test in enumerate(tests, start=1)}
     lines["<code>"] = code.split("\n")
 
-    def describe(trace: TracebackType | None) -> tuple[list[str], str]:
+    def trace_lines(trace: TracebackType | None) -> tuple[list[str], str]:
         text, first = [], ""
         while trace is not None:
             frame = trace.tb_frame.f_code
@@ -251,63 +378,7 @@ def _make_describe(code: str, tests: list[str]) -> Callable[[TracebackType | Non
             trace = trace.tb_next
         return text[-16:], first
 
-    return describe
-
-
-def _make_failure(code: str, tests: list[str], report: Report) -> Callable[[Any], None]:
-    """Give the hook that is told of an exception nobody caught; it describes it without asking the exception."""
-    driver, kind, plain = deque, type, (str, int, float, bool)
-    order = type.__dict__["__mro__"].__get__
-    class_name = type.__dict__["__name__"].__get__
-    values = BaseException.__dict__["args"].__get__
-    failure, no_memory, not_allowed = AssertionError, MemoryError, PermissionError
-    describe = _make_describe(code, tests)
-    reserve = [bytearray(1 << 20)]
-
-    def is_a(given: type, wanted: type) -> bool:
-        for item in order(given):  # noqa: SIM110 - `any` and `in` would ask the class whether it is equal
-            if item is wanted:
-                return True
-        return False
-
-    def failed(unraisable: Any) -> None:
-        if unraisable.object is not driver:
-            return
-        given = unraisable.exc_type
-        if is_a(given, no_memory):
-            reserve.clear()
-            report("memory", "MemoryError: the code asked for more memory than it may have")
-        text, first = describe(unraisable.exc_traceback)
-        last = class_name(given)
-        arguments = values(unraisable.exc_value)
-        if arguments and kind(arguments[-1]) in plain:
-            last += f": {arguments[-1]}"[:500]
-        text.append(last)
-        reason = "blocked" if is_a(given, not_allowed) else "error"
-        report("failed" if is_a(given, failure) and first != "<code>" else reason, "\n".join(text))
-
-    return failed
-
-
-def _drive(
-    steps: list[Callable[[], object]], locks: tuple[Any, Any], pass_on: Callable[[], object], report: Report
-) -> NoReturn:
-    """Run the steps in a thread and wait; nothing after its start looks up a name outside of this function."""
-    leave, disable, acquire, count = os._exit, gc.disable, locks[1].acquire, _thread._count
-    _thread.stack_size(16 << 20)
-    start, target, arguments = _thread.start_new_thread, deque, (map(call, steps), 0)
-    del steps
-    start(target, arguments)
-    del arguments
-    locks[0].acquire()  # before it has begun, the thread is not counted
-    while not acquire(True, 0.02):
-        if count() == 0:
-            if acquire(False):  # it released the lock after we had stopped waiting
-                break
-            report("error", "the program ended before its tests did (SystemExit)")
-    disable()
-    pass_on()
-    leave(0)
+    return trace_lines
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def cut(stream: Stream, tokens: tuple[int, ...], record: Record, *, max_length: 
     Returns:
         One stretch where the stream fits, and in any case those only in which something is learnt.
     """
-    prefix = stream.prefix[: max_length // 2]  # a longer one would leave no room for the text
+    prefix = _shortened(stream.prefix, max_length // 2)  # a longer one would leave no room for the text
     room = max_length - len(prefix)
     # Without anything before it the first token of a stretch could not be predicted.
     shared = max(min(stride, room // 2), 0 if prefix else 1)
@@ -69,7 +69,8 @@ def cut(stream: Stream, tokens: tuple[int, ...], record: Record, *, max_length: 
             token if is_learnt and new else IGNORED for token, is_learnt, new in zip(ids, learnt, is_new, strict=True)
         ]
         labels = (*(IGNORED for _ in prefix), *marks)
-        found.append(Stretch(tokens, record=record, completion=(*prefix, *ids), is_causal=True, labels=labels))
+        whole = (*prefix, *ids)
+        found.append(Stretch(tokens, record=record, completion=whole, is_causal=True, limit=max_length, labels=labels))
         done = first + len(ids)
     kept = [one for one in found if any(label != IGNORED for label in one.labels)]
     return kept or found[:1]
@@ -105,6 +106,13 @@ class StretchGeneration(Generation):
             for one in found
             if isinstance(one, Passage)
         ]
+
+
+def _shortened(prefix: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Give a prefix in at most `most` tokens: the one it starts from, and its end, after which the text begins."""
+    if len(prefix) <= most:
+        return prefix
+    return (*prefix[:1], *prefix[len(prefix) - most + 1 :]) if most else ()
 
 
 def spread(n: int, most: int) -> list[int]:

@@ -86,6 +86,13 @@ class TextGeneration(StretchGeneration):
         """Give what is learnt: the completion, or the text itself."""
         return cells.text("text" if "text" in fields else "completion")
 
+    def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give a document without its control codes: under another code it would be the same text again.
+
+        Prompts keep theirs: many rows may share one prompt, and what they learn, the completion, is no field.
+        """
+        return {"text": fields["text"]} if "text" in fields else fields
+
     def source(self, fields: Mapping[str, Any], tokenizer: Any) -> str:
         """Give the control codes and what stands before the written text."""
         given = [(name, fields[name]) for name in CONTROLS if name in fields]
@@ -116,16 +123,15 @@ class TextGeneration(StretchGeneration):
             return self
         most = int(np.percentile(lengths, 99.5, method="higher"))
         is_whole = any("text" in one.record.fields for one in stretches if one.record is not None)
-        return dataclasses.replace(
-            self, max_new_tokens=max(8, min(most, _LONGEST_SAMPLE) if is_whole else math.ceil(1.25 * most))
-        )
+        return self._sized(max(8, min(most, _LONGEST_SAMPLE) if is_whole else math.ceil(1.25 * most)), examples)
 
     def encode(
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
     ) -> list[Example]:
         """Give each text in stretches of at most `max_length` tokens; records without a target are what is written on.
 
-        A prompt that is too long loses its beginning.
+        A prompt that is too long loses its beginning: what is written on leaves room for `max_new_tokens`, and what is
+        learnt has half of a stretch for its prompt.
         """
         wording = Wording(tokenizer)
         start = wording.source.lead or (wording.start,)
@@ -133,16 +139,19 @@ class TextGeneration(StretchGeneration):
         after = ["" if record.target is None else _joint(record) + record.target for record in records]
         found: list[Example] = []
         for record, prompt, text in zip(records, wording.ids(before), wording.ids(after), strict=True):
-            room = max_length - len(start) - 1 if record.target is None else max_length // 2
+            room = max(1, max_length - len(start) - self._reserve(max_length, wording))
             tokens = (*start, *prompt[max(0, len(prompt) - room) :])
-            was_cut = len(prompt) > room
             if record.target is None:
-                found.append(Passage(tokens, was_cut=was_cut, record=record, prompt=tokens, is_causal=True))
+                was_cut = len(prompt) > room
+                found.append(
+                    Passage(tokens, None, was_cut, record=record, prompt=tokens, is_causal=True, limit=max_length)
+                )
                 continue
             ids = (*text, wording.end)
-            stream = Stream(tokens, ids, (True,) * len(ids))
+            half = max(1, max_length // 2 - len(start))
+            stream = Stream((*start, *prompt[max(0, len(prompt) - half) :]), ids, (True,) * len(ids))
             stretches = cut(stream, tokens, record, max_length=max_length, stride=self.stride)
-            found += [dataclasses.replace(one, was_cut=was_cut) for one in stretches]
+            found += [dataclasses.replace(one, was_cut=len(prompt) > half) for one in stretches]
         return found
 
     def evaluate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,10 +32,11 @@ from tunesmith.tasks.pairs import (
     pair_of,
     read_pair,
     sides_of,
+    swapped_conflicts,
     untrained_cosines,
 )
 from tunesmith.tasks.text_classification import encode_texts, padded
-from tunesmith.types import Difference, Record, Scores, Splits
+from tunesmith.types import Difference, Problem, Record, Scores, Splits
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,10 @@ class TextSimilarity(BaseTask):
     def read_input(self, cells: Cells) -> dict[str, Any]:
         """Give both texts."""
         return read_pair(cells)
+
+    def problems(self, records: Sequence[Record]) -> Iterable[Problem]:
+        """Notice pairs that also stand the other way round with another target."""
+        return swapped_conflicts(records)
 
     def group_of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give both texts, whichever comes first: a pair and its mirror image stay in one part of a split."""

@@ -112,7 +112,7 @@ class Wording:
         return self.end if filler is None else int(filler)
 
     def ids(self, texts: Sequence[str], *, is_target: bool = False) -> list[tuple[int, ...]]:
-        """Give the ids of each text without any special token."""
+        """Give the ids of each text without any special token: "<|endoftext|>" in a row is text like any other."""
         found: list[tuple[int, ...]] = []
         for first in range(0, len(texts), _ROWS_AT_ONCE):
             found += map(tuple, _bare(self.tokenizer, list(texts[first : first + _ROWS_AT_ONCE]), is_target))
@@ -132,8 +132,20 @@ class Wording:
 
 
 def _bare(tokenizer: Any, texts: list[str], is_target: bool) -> Any:
-    given = {"text_target": texts} if is_target else {"text": texts}
-    return tokenizer(**given, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokenised_as_text(tokenizer, **({"text_target": texts} if is_target else {"text": texts}))["input_ids"]
+
+
+def tokenised_as_text(tokenizer: Any, **given: Any) -> Any:
+    """Give what the tokenizer makes of texts in which nothing is a special token, whatever they spell.
+
+    A row could else end its own answer, or speak for somebody else.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    try:
+        return tokenizer(**given, add_special_tokens=False, verbose=False, split_special_tokens=True)
+    finally:
+        if backend is not None:  # the setting outlives the call
+            backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
 
 
 def _frame(tokenizer: Any, *, is_target: bool = False) -> Frame:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +55,7 @@ class Written:
     """What was written for one row."""
 
     text: str  # up to the end token or the first stop text
-    ids: tuple[int, ...]  # with the end token, where the model came to one
+    ids: tuple[int, ...]  # up to what ended it: an end token, or the token with which a stop text was whole
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
@@ -109,14 +111,22 @@ def demand_room(model: nn.Module, wording: Wording, manner: Manner) -> None:
         )
 
 
-def shortened(model: nn.Module, ids: Sequence[int], wording: Wording, manner: Manner) -> list[int]:
-    """Give what a causal model reads with room left to write: where there is too much, its end (and its lead)."""
+def room_to_write(model: nn.Module, ids: Sequence[int], wording: Wording, manner: Manner) -> int:
+    """Give how many tokens may be written after these: a causal model holds what it reads and writes together.
+
+    Raises:
+        PlanProblem: What is read fills the model.
+    """
     limit = positions(model)
-    if limit is None or not wording.is_causal or len(ids) + manner.max_new_tokens <= limit:
-        return list(ids)
-    lead = list(wording.source.lead) if tuple(ids[: len(wording.source.lead)]) == wording.source.lead else []
-    room = limit - manner.max_new_tokens - len(lead)
-    return [*lead, *ids[len(ids) - room :]] if room > 0 else list(ids[-1:])
+    if limit is None or not wording.is_causal:
+        return manner.max_new_tokens
+    if len(ids) >= limit:
+        raise PlanProblem(
+            f"{len(ids)} tokens are read; this model holds {limit} at once, what it writes included",
+            where="max_length",
+            do=f"choose a max_length of {limit} or less",
+        )
+    return min(manner.max_new_tokens, limit - len(ids))
 
 
 def write(
@@ -139,16 +149,22 @@ def write(
         draw: Another number gives other samples for the same sources.
 
     Raises:
-        PlanProblem: `max_new_tokens` is more than the model can hold.
+        PlanProblem: `max_new_tokens`, or what is read, is more than the model can hold.
     """
     demand_room(model, wording, manner)
-    read = [shortened(model, ids, wording, manner) for ids in sources]
-    found: list[Written] = [Written("", ())] * len(read)
-    lengths = [(len(ids) + manner.max_new_tokens) * manner.num_beams for ids in read]
-    for rows in fill(range(len(read)), lengths, batch_tokens):
-        ids_BT = _generate(model, [read[row] for row in rows], wording=wording, manner=manner, draw=draw)
-        for row, ids in zip(rows, ids_BT.tolist(), strict=True):
-            found[row] = _finished(ids, wording, manner)
+    found: list[Written] = [Written("", ())] * len(sources)
+    rooms = [room_to_write(model, ids, wording, manner) for ids in sources]
+    lengths = [(len(ids) + room) * manner.num_beams for ids, room in zip(sources, rooms, strict=True)]
+    ends = _ends(model, wording)
+    alike: dict[int, list[int]] = defaultdict(list)  # room -> rows; `generate` has one limit for all that it is given
+    for row, room in enumerate(rooms):
+        alike[room].append(row)
+    for room, group in alike.items():
+        within = dataclasses.replace(manner, max_new_tokens=room)
+        for rows in fill(group, lengths, batch_tokens):
+            ids_BT = _generate(model, [sources[row] for row in rows], wording=wording, manner=within, draw=draw)
+            for row, ids in zip(rows, ids_BT.tolist(), strict=True):
+                found[row] = _finished(ids, wording, manner, ends)
     return found
 
 
@@ -161,20 +177,21 @@ def stream(
     for pieces stops the writing too.
 
     Raises:
-        PlanProblem: `max_new_tokens` is more than the model can hold.
+        PlanProblem: `max_new_tokens`, or what is read, is more than the model can hold.
     """
     if manner.num_beams > 1:
         yield write(model, [source], wording=wording, manner=manner, batch_tokens=1, draw=draw)[0].text
         return
     demand_room(model, wording, manner)
-    read = shortened(model, source, wording, manner)
+    within = dataclasses.replace(manner, max_new_tokens=room_to_write(model, source, wording, manner))
+    ends = _ends(model, wording)
     pieces: queue.Queue[int | BaseException | None] = queue.Queue()
     gone = threading.Event()
 
     def work() -> None:
         try:
-            listener = _Listener(pieces, first=len(read) if wording.is_causal else 1)
-            _generate(model, [read], wording=wording, manner=manner, draw=draw, listener=listener, gone=gone)
+            listener = _Listener(pieces, first=len(source) if wording.is_causal else 1)
+            _generate(model, [source], wording=wording, manner=within, draw=draw, listener=listener, gone=gone)
             pieces.put(None)
         except BaseException as error:  # handed to whoever waits for the pieces, and raised there
             pieces.put(error)
@@ -182,13 +199,15 @@ def stream(
     writer = threading.Thread(target=work, daemon=True)
     writer.start()
     try:
-        yield from _pieces(pieces, wording, manner)
+        yield from _pieces(pieces, wording, manner, ends)
     finally:
         gone.set()
         writer.join()
 
 
-def _pieces(pieces: queue.Queue[int | BaseException | None], wording: Wording, manner: Manner) -> Iterator[str]:
+def _pieces(
+    pieces: queue.Queue[int | BaseException | None], wording: Wording, manner: Manner, ends: Collection[int]
+) -> Iterator[str]:
     """Turn ids as they come into text that will not change any more."""
     ids: list[int] = []
     said = ""
@@ -197,12 +216,12 @@ def _pieces(pieces: queue.Queue[int | BaseException | None], wording: Wording, m
         if isinstance(piece, BaseException):
             raise piece
         ids.append(piece)
-        text = _finished(ids, wording, manner).text
-        sure = _settled(text[: len(text) - held])
+        text = _finished(ids, wording, manner, ends).text
+        sure = _settled(text[: max(0, len(text) - held)])
         if sure.startswith(said) and len(sure) > len(said):
             yield sure[len(said) :]
             said = sure
-    yield _finished(ids, wording, manner).text[len(said) :]
+    yield _finished(ids, wording, manner, ends).text[len(said) :]
 
 
 def _settled(text: str) -> str:
@@ -231,14 +250,28 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         """Nothing: the end of the writing is told by whoever started it."""
 
 
-def _finished(ids: Sequence[int], wording: Wording, manner: Manner) -> Written:
-    """Cut ids after the end token, and their text before the first stop text and of the space around it."""
-    kept = list(ids)
-    if wording.end in kept:
-        kept = kept[: kept.index(wording.end) + 1]
-    text = wording.text(kept)
-    place = min((text.index(stop) for stop in manner.stops if stop in text), default=len(text))
-    return Written(text[:place].strip(), tuple(kept))
+def _finished(ids: Sequence[int], wording: Wording, manner: Manner, ends: Collection[int]) -> Written:
+    """Cut ids after what ended them, and their text before the first stop text and of the space around it.
+
+    In a batch what comes after is padding, which the model never meant.
+    """
+    place = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    said, kept = list(ids[:place]), list(ids[: place + 1])
+    text = wording.text(said)
+    if any(stop in text for stop in manner.stops):
+        counts = range(1, len(said) + 1)
+        texts = ((count, wording.text(said[:count])) for count in counts)
+        count, text = next((each for each in texts if any(stop in each[1] for stop in manner.stops)), (len(said), text))
+        kept = said[:count]
+    first = min((text.index(stop) for stop in manner.stops if stop in text), default=len(text))
+    return Written(text[:first].strip(), tuple(kept))
+
+
+def _ends(model: nn.Module, wording: Wording) -> list[int]:
+    """Give every token that ends what this model writes: the tokenizer's end and those of the model's own settings."""
+    config: Any = model.generation_config
+    own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return sorted({wording.end, *(int(token) for token in own if token is not None)})
 
 
 def _generate(
@@ -298,15 +331,20 @@ def _settings(model: nn.Module, wording: Wording, manner: Manner) -> Iterator[No
         setattr(config, name, None)
     for name in ("temperature", "top_k", "top_p", "early_stopping", "num_beam_groups", "diversity_penalty"):
         setattr(config, name, None)
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    config.eos_token_id = sorted({wording.end, *(int(token) for token in ends if token is not None)})
+    config.eos_token_id = _ends(model, wording)
     config.pad_token_id = wording.filler
     config.do_sample = False  # chance comes in by a logits processor
     config.num_beams = manner.num_beams
     config.max_new_tokens = manner.max_new_tokens
     config.repetition_penalty = manner.repetition_penalty
+    kept: Any = model.config
+    filler = kept.pad_token_id
     model.generation_config = config
+    if wording.is_causal:
+        # `generate` drops a mask that hides nothing, and GPT-2 then warns of padding where a text begins with its
+        # filler. Nothing else in the forward pass of a causal model asks for it.
+        kept.pad_token_id = None
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config, kept.pad_token_id = own, filler

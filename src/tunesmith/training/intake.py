@@ -86,7 +86,11 @@ def take_in(recipe: Recipe) -> Intake:
     strange += gone
     _demand_parts(task, splits, labels, recipe)
     rejected = (*(row for checked in parts.values() for row in checked.rejected), *strange, *cut.rejected)
-    problems = [*inspection.problems, *(p for name in PARTS[1:] if name in parts for p in parts[name].problems)]
+    problems = [
+        *inspection.problems,
+        *task.problems(parts["data"].records),
+        *(p for name in PARTS[1:] if name in parts for p in parts[name].problems),
+    ]
     problems += [*cut.problems, *_strange_labels(task, strange, parts.get("test"), labels)]
     inspection = dataclasses.replace(inspection, rejected=rejected, problems=tuple(problems))
     return Intake(task, splits, labels, inspection, rejected, files, inferred)

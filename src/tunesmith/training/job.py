@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import gc
 import json
 import os
@@ -289,11 +290,14 @@ def prepare(recipe: Recipe) -> Job:
     max_length = choose_max_length(recipe.max_length, [example.length for example in train], limit, task.longest)
     tokenizer.model_max_length = max_length
     model.config.pad_token_id = tokenizer.pad_token_id
-    examples = {
-        part: task.encode(getattr(intake.splits, part), tokenizer, labels=intake.labels, max_length=max_length)
-        for part in ("train", "valid", "test")
-    }
-    task = task.resolved(examples["train"])
+    encode = functools.partial(task.encode, tokenizer=tokenizer, labels=intake.labels, max_length=max_length)
+    examples = {"train": encode(intake.splits.train)}
+    resolved = task.resolved(examples["train"])
+    if resolved != task:  # what it has decided may change what is read: all rows are read as later ones will be
+        task = resolved
+        encode = functools.partial(task.encode, tokenizer=tokenizer, labels=intake.labels, max_length=max_length)
+        examples = {"train": encode(intake.splits.train)}
+    examples |= {part: encode(getattr(intake.splits, part)) for part in ("valid", "test")}
     intake = dataclasses.replace(intake, task=task)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if recipe.threads == AUTO else int(recipe.threads))  # the price is for these
