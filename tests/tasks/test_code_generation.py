@@ -57,6 +57,69 @@ def test_only_the_first_test_is_shown():
 
 
 @pytest.mark.parametrize(
+    ("tests", "shown"),
+    [
+        ("import math\nassert f(1) == 2\nassert f(2) == 3", "assert f(1) == 2"),
+        ("assert f(1) == 2; assert f(2) == 3", "assert f(1) == 2"),
+        ("assert f(\r\n  1) == 2, 'a'\r\nassert f(2) == 3", "assert f(\n  1) == 2, 'a'"),
+        ("def check(g):\n    assert g(1) == 2\n    assert g(2) == 3\ncheck(f)", "assert g(1) == 2"),
+        ("import f\nif f(1) != 2: raise ValueError\nif f(2) != 3: raise ValueError", "if f(1) != 2: raise ValueError"),
+        ("print 1\nassert f(1)\nassert f(2)", "assert f(1)"),
+    ],
+)
+def test_of_several_asserts_in_one_text_the_first_is_shown(tests, shown):
+    record = read({**ADD, "tests": tests})
+    assert record.fields["tests"] == shown
+    assert TASK.source(record.fields, None).endswith(f"this test:\n{shown}\n\n")
+    assert read(record.fields, known=False).fields == record.fields
+
+
+def test_a_test_of_what_it_is_given_is_shown_with_the_asked_name():
+    assert read({**HUMAN, "prompt": "Add."}).fields["tests"] == "assert add(1, 2) == 3"
+
+
+def test_space_at_the_ends_of_lines_stays_where_it_belongs_to_a_string():
+    code = 'def f():\r\n    return """a  \r\nb\t\r\n"""\r\n'
+    record = read({"prompt": "Say it.", "code": code, "tests": ["assert f() == 'a  \\nb\\t\\n'"]})
+    assert record.target["code"] == code.replace("\r\n", "\n").strip("\n")
+    assert score([record], [record.target["code"]]).value == 1.0
+
+
+def test_cpu_seconds_judge_long_before_the_clock():
+    from tunesmith.tasks.code_generation import _LIMITS
+
+    assert _LIMITS.seconds >= 5 * _LIMITS.cpu_seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python3\nx = 1\n```\nThis gives x.",
+        "Sure:\n\n``` python\nx = 1\n```",
+        "Sure:\r\n```py\r\nx = 1\r\n```\r\nBye",
+        "Install:\n```bash\npip install x\n```\nthen\n```Python\nx = 1\n```",
+        "1. So:\n   ```{.python}\n   x = 1\n   ```\n2. Done",
+        "~~~~ python title='a'\nx = 1\n~~~~",
+    ],
+)
+def test_the_program_is_found_within_prose(text):
+    assert code_of(text) == "x = 1"
+
+
+def test_marks_in_a_docstring_are_no_fence():
+    code = 'def f():\n    """Give one.\n\n    ```python\n    f()\n    ```\n    """\n    return 1'
+    assert code_of(code) == code
+    assert code_of(f"Here:\n```python\n{code}\n```\nBye") == code
+    assert code_of("```python\n```") == ""
+
+
+@pytest.mark.parametrize("code", ["def f():\n    return 1", "    return a + b"])
+def test_marks_that_only_close_end_the_program(code):
+    assert code_of(f"{code}\n```\nThis is how.") == code
+    assert code_of(f"{code}\n```\n\nSo:\n```python\nf()\n```") == code
+
+
+@pytest.mark.parametrize(
     ("change", "kind"),
     [({"tests": []}, "empty-tests"), ({"tests": [""]}, "empty-tests"), ({"code": " "}, "empty-code")],
 )

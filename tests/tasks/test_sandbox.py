@@ -1,3 +1,4 @@
+import dis
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tunesmith.errors import PlanProblem
+from tunesmith.tasks import sandbox_child
 from tunesmith.tasks.sandbox import Limits, Verdict, barriers, run_many, run_tests
 
 QUICK = Limits(seconds=20, cpu_seconds=10)
 TESTS = ["assert f(1) == 2"]
+FIXED = (str, bytes, int, tuple, frozenset, type, type(len))
 
 # A pass may not be had by any of these; what they are told instead is of less weight.
 FORGERIES = {
@@ -73,6 +76,60 @@ FORGERIES = {
         "  if hasattr(g, '__closure__'): look(g, set())\n failed.__globals__.clear()\n return 0"
     ),
     "interpreters": "import _xxsubinterpreters",
+    "a report that does nothing": (
+        "import sys\nhook = sys.unraisablehook\n"
+        "cells = dict(zip(hook.__code__.co_freevars, [c.cell_contents for c in hook.__closure__]))\n"
+        "report = cells['report']\n"
+        "inner = dict(zip(report.__code__.co_freevars, [c.cell_contents for c in report.__closure__]))\n"
+        "def make():\n disable = leave = limit = result_fd = write = None\n"
+        " return lambda reason, text: (disable, leave, limit, result_fd, write)\n"
+        "report.__code__ = make().__code__\nimport ctypes\nlibc = ctypes.CDLL(None)\n"
+        "buffer = ctypes.create_string_buffer(64)\n"
+        "for d in range(3, 32):\n"
+        " if d != inner['result_fd'] and libc.read(d, buffer, 64) == 32:\n"
+        "  inner['write'](inner['result_fd'], buffer.raw[:32]); inner['leave'](0)"
+    ),
+    "frames of a hook that failed": (
+        "import sys\ntry: sys.audit('import')\nexcept IndexError as e: frame = e.__traceback__.tb_next.tb_frame\n"
+        "values = [*frame.f_locals.values(), *frame.f_globals.values()]\n"
+        "for v in values:\n if hasattr(v, '__code__'): v.__code__ = (lambda *_, **__: None).__code__\n"
+        "import ctypes\n"
+    ),
+    "globals of a hook that failed": (
+        "import sys\ntry: sys.audit('open')\nexcept ValueError as e: frame = e.__traceback__.tb_next.tb_frame\n"
+        "for k in list(frame.f_globals): frame.f_globals[k] = lambda *_, **__: None\n"
+        "for k in list(frame.f_builtins): frame.f_builtins[k] = frame.f_builtins['print']\n"
+        "import ctypes\n"
+    ),
+    "no room for the hook": (
+        "def deep():\n try: deep()\n except RecursionError: import ctypes\n"
+        "def f(x):\n import sys\n deep()\n return '_ctypes' in sys.modules and 2"
+    ),
+    "a finaliser within the hook": (
+        "import sys\nclass D:\n def __init__(self): self.me = self\n def __del__(self):\n"
+        "  frame = sys._getframe(1)\n  while frame:\n   if frame.f_code.co_name == 'hook':\n"
+        "    frame.f_trace = print\n    print('found', flush=True)\n"
+        "    frame.f_lineno = max(line for *_, line in frame.f_code.co_lines() if line)\n   frame = frame.f_back\n"
+        "def f(x):\n for _ in range(5000): D(); sys.audit('import', 'a', None)\n import ctypes\n return 2"
+    ),
+    "another hook": "import sys\nsys.addaudithook(print)",
+    "an opener for the pipe": (
+        "import os\ndef f(x):\n for d in range(3, 20):\n  try:\n   os.set_blocking(d, False)\n"
+        "   key = open('x', 'rb', buffering=0, opener=lambda *_: d).read(64)\n  except OSError: continue\n"
+        "  for e in range(3, 20):\n   try: os.write(e, key or b'')\n   except OSError: pass\n os._exit(0)"
+    ),
+    "news of its own": (
+        "import sys, time\nclass Fake:\n @property\n def object(self):\n  frame = sys._getframe(1)\n  while frame:\n"
+        "   for v in frame.f_locals.values():\n    if 'read' in repr(v): v(4, 64)\n"
+        "    if hasattr(v, '__code__'): v.__code__ = (lambda *_: None).__code__\n   frame = frame.f_back\n"
+        "def f(x):\n sys.unraisablehook(Fake())\n time.sleep(5)"
+    ),
+    "code from bytes": "import marshal\ndef g(): pass\nmarshal.loads(marshal.dumps(g.__code__))",
+    "frozen code from bytes": (
+        "import _imp, marshal\ndef g(): pass\n_imp.get_frozen_object('x', marshal.dumps(g.__code__))"
+    ),
+    "ends the chain": "def f(x): raise StopIteration",
+    "a module not on the list": "import _lsprof",
 }
 
 
@@ -82,6 +139,36 @@ def test_a_pass_cannot_be_forged(name):
     assert not verdict.passed
     assert verdict.reason in ("failed", "error", "killed", "blocked")
     assert verdict.text
+
+
+def test_the_hooks_hold_nothing_that_can_be_changed():
+    hooks = sandbox_child._make_hooks("/folder", ("/lib",), 1)
+    assert len(hooks) == 3
+    for hook in hooks:
+        names = {step.opname for step in dis.get_instructions(hook)}
+        assert not names & {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "MAKE_FUNCTION"}
+        assert hook.__closure__ is None
+        changeable = [value for value in hook.__defaults__[0] if not isinstance(value, FIXED)]
+        assert changeable == []
+
+
+def test_nothing_that_is_loaded_beforehand_reads_descriptors_or_reaches_the_system():
+    names = sandbox_child._USUAL.split()
+    code = "import " + ", ".join(names) + "\nimport sys\n"
+    code += (
+        f"taken, risky = {sandbox_child._REMOVED.split()}, {sandbox_child._RISKY.split()}\n"
+        "def f(x):\n return [(n, k) for n, m in list(sys.modules.items()) for k, v in list(vars(m).items())\n"
+        "  if type(v) is type(len) and v.__name__ in taken and v.__self__ is sys.modules['posix']], "
+        "sorted(set(sys.modules) & set(risky))"
+    )
+    verdict = run_tests(code, ["assert f(1) == ([], ['posix']), str(f(1))"], limits=QUICK)
+    assert verdict.passed, verdict
+
+
+def test_cycles_are_collected_between_the_tests():
+    code = "def f():\n    for _ in range(40):\n        x = [bytearray(1 << 20)]\n        x.append(x)"
+    limits = Limits(seconds=20, cpu_seconds=10, memory_mib=200)
+    assert run_tests(code, ["f()"] * 8, limits=limits).passed
 
 
 def test_right_code_passes_and_says_nothing():

@@ -211,6 +211,12 @@ def code_of(text: str) -> str:
     # A docstring may show marks too; outside of strings they are no Python.
     if not found or not _syntax_fault(text):
         return text.strip("\n")
+    before = text[: found[0].start()]
+    # A model that goes on within marks writes only the closing ones.
+    if _DEFINITION.search(before) and not _syntax_fault(before):
+        return before.strip("\n")
+    if before[:1].isspace() and "return" in before and not _syntax_fault(f"if True:\n{before}"):
+        return before.strip("\n")
     marked = next((piece for piece in found if _PYTHON.match(piece[3])), None)
     chosen = marked or next((piece for piece in found if not piece[3].strip()), found[0])
     return (textwrap.dedent(chosen[4]) if chosen[1] else chosen[4]).strip("\n")
@@ -233,7 +239,7 @@ def renamed(code: str, fields: Mapping[str, Any]) -> str:
 
 
 def _first_test(text: str, entry_point: str) -> str:
-    """Give the first assert of a test, wherever in it that stands; without one, its first statement that does something.
+    """Give the first assert of a test, wherever it stands; without one, its first statement that is no import.
 
     In a function that tests what it is given (HumanEval's `check(candidate)`), it is shown with the asked name.
     """

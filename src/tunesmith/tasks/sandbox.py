@@ -12,8 +12,8 @@ aarch64); and a hook inside Python that ends the process at the first forbidden 
 What it does not stop. It is not a virtual machine: a hole in the kernel is a hole here. Where only "audit hook" and
 "limits" are active (macOS, old kernels), native code reached through a fault of Python itself is free. A pass can
 still be had unearned in two ways, because code and tests share one interpreter. First, by its memory: code that uses a
-fault of Python or of a listed extension module to read and write the interpreter's memory can find both halves of the
-key and send them, or change what `==` means; no way to native code without such a fault is known. Second, by the
+fault of Python or of a listed extension module to read and write the interpreter's memory can find one half of the key
+and be sent the other, or change what `==` means; no way to native code without such a fault is known. Second, by the
 tests' own words: an object that claims to be equal to everything, a changed function of an imported module that a test
 uses, or the expected values read from the calling frame satisfy a test, which truly ran to its end. So a score measures
 models that were not trained against this very sandbox; where one was, look at its programs too.
@@ -130,23 +130,20 @@ def _run(job: dict[str, Any], limits: Limits) -> tuple[str, str]:
 
 
 def _run_in(folder: str, job: dict[str, Any], limits: Limits) -> tuple[str, str]:
-    # One half comes through the pipe, the other in the job: sending both takes more than reading a descriptor.
-    half, token = secrets.token_hex(16).encode(), secrets.token_hex(16).encode()
+    key = secrets.token_hex(16).encode(), secrets.token_hex(16).encode()
     token_read, token_write = os.pipe()
     result_read, result_write = os.pipe()
-    os.write(token_write, token)
-    os.close(token_write)
     try:
         with tempfile.TemporaryFile() as source:
             # A file, not a pipe: a child that does not read cannot make us wait.
-            source.write(marshal.dumps({**job, "half": half}))
+            source.write(marshal.dumps({**job, "half": key[0]}))
             source.seek(0)
             child = _start(folder, limits, source.fileno(), (token_read, result_write))
         os.close(result_write)
         result_write = -1
-        return _watch(child, result_read, half + token, limits)
+        return _watch(child, (result_read, token_write), key, limits)
     finally:
-        for descriptor in (token_read, result_read, result_write):
+        for descriptor in (token_read, token_write, result_read, result_write):
             if descriptor >= 0:
                 os.close(descriptor)
 
@@ -172,9 +169,13 @@ def _start(folder: str, limits: Limits, source: int, pipes: tuple[int, int]) -> 
         raise MachineProblem(f"a sandboxed Python cannot be started: {error}", do=do) from error
 
 
-def _watch(child: subprocess.Popen[bytes], result_read: int, key: bytes, limits: Limits) -> tuple[str, str]:
+def _watch(
+    child: subprocess.Popen[bytes], pipes: tuple[int, int], key: tuple[bytes, bytes], limits: Limits
+) -> tuple[str, str]:
     """Follow the child to its end, or end it; nothing that it started outlives this call."""
     assert child.stdout is not None
+    result_read, token_write = pipes
+    is_told = False
     deadline = time.monotonic() + limits.seconds
     result, tail, printed, verdict = b"", b"", 0, ("", "")
     # Not `select`, which refuses descriptors above 1023.
@@ -194,6 +195,9 @@ def _watch(child: subprocess.Popen[bytes], result_read: int, key: bytes, limits:
                     open_ends.unregister(end)
                 elif end == result_read:
                     result += piece[: _RESULT_BYTES - len(result)]
+                    # Only who ends the chain of steps knows the first half; until then the other is not in the child.
+                    if not is_told and secrets.compare_digest(result, key[0]):
+                        is_told = os.write(token_write, key[1]) > 0
                 else:
                     printed += len(piece)
                     tail = (tail + piece)[-_TAIL_BYTES:]
@@ -207,7 +211,7 @@ def _watch(child: subprocess.Popen[bytes], result_read: int, key: bytes, limits:
         _end(child)
         open_ends.close()
         child.stdout.close()
-    return verdict if verdict[0] else _judge(child.returncode, result, key, tail.decode("utf-8", "replace"))
+    return verdict if verdict[0] else _judge(child.returncode, result, b"".join(key), tail.decode("utf-8", "replace"))
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
