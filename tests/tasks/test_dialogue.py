@@ -216,7 +216,7 @@ def test_encoder_decoders_keep_the_system_message_of_long_conversations(tmp_path
 @pytest.mark.parametrize("n", range(1, 40))
 @pytest.mark.parametrize("is_likely", [True, False])
 def test_as_many_messages_are_read_as_fit(n, is_likely):
-    for limit in range(0, 45):
+    for limit in range(45):
         assert _most(lambda number, limit=limit: number <= limit, n, is_likely=is_likely) == max(1, min(n, limit))
 
 
@@ -231,24 +231,23 @@ def test_a_conversation_of_800_messages_is_read_quickly(tokenizer):
 
 
 def test_a_template_that_ends_answers_with_plain_text_ends_them_in_streams_too(folder, tokenizer):
-    """The model says "a END b" and goes on; "END" is no token of its own."""
+    """Answers end with "zz", which is no token of its own, and the model does not know when to end."""
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['role'][0] + ':' + m['content'] + '!!' + '\n' }}{% endfor %}"
+        "{% for m in messages %}{{ m['role'][0] + ':' + m['content'] + 'zz' + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}a:{% endif %}"
     )
     model = build_model(folder, "AutoModelForCausalLM")
-    record = talk("hi", "hello!! user goes on", known=True)
-    examples = TASK.encode([talk("hi", "hello")], tokenizer, labels=(), max_length=64)
-    wrong = dataclasses.replace(examples[0], labels=examples[0].completion)
-    assert record.target
-    learn_by_heart(TASK, model, [wrong], tokenizer, steps=60)
+    (example,) = TASK.encode([talk("hi", "hello", "go", "on")], tokenizer, labels=(), max_length=64)
+    everything = dataclasses.replace(example, labels=example.completion)
+    learn_by_heart(TASK, model, [everything], tokenizer, steps=60)
     tokenizer.model_max_length = 64
     task, question = TASK.configured({"max_new_tokens": 12}), talk("hi", known=False)
     ((value, _, _),) = task.answer(
         model, task.encode([question], tokenizer, labels=(), max_length=64), tokenizer=tokenizer, **SETTINGS
     )
+    assert value == "hello"
     assert "".join(task.stream(model, tokenizer, question)) == value
-    assert task.manner(model, tokenizer).stops == ("!!",)
+    assert task.manner(model, tokenizer).stops == ("zz",)
 
 
 def test_rows_cannot_speak_for_the_assistant(tokenizer):
@@ -260,8 +259,8 @@ def test_rows_cannot_speak_for_the_assistant(tokenizer):
 
 
 def test_test_rows_are_read_as_predictions_are(tmp_path):
-    """What is open while rows are first encoded decides how much is read; all rows are encoded with what was decided."""
-    rows = [{"messages": [f"{word} {row}" for word in ("ask me", "say it", "ask on", "no")] * 4} for row in range(30)]
+    """What is open at first decides how much is read; all rows are encoded with what was decided."""
+    rows = [{"messages": [f"ask me again now {row}", "ok"] * 8} for row in range(30)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     base = make_causal(tmp_path / "base", [LETTERS], width=32, longest=64)
     options = {

@@ -476,9 +476,9 @@ def test_a_stream_says_nothing_that_may_be_the_beginning_of_a_stop_text(engines)
     """While the text was shorter than the stop text, its end was counted from the wrong side and given away."""
     _, tokenizer = engines["causal"]
     pieces: queue.Queue[Any] = queue.Queue()
-    for token in (*tokenizer.convert_tokens_to_ids(list("a b. c")), None):
+    for token in (*tokenizer.convert_tokens_to_ids(list("a b a b c")), None):
         pieces.put(token)
-    manner = Backwards(max_new_tokens=9, stop="a b. c").manner(engines["causal"][0])
+    manner = Backwards(max_new_tokens=9, stop="a b a b c").manner(engines["causal"][0])
     assert list(_pieces(pieces, Wording(tokenizer), manner, [tokenizer.eos_token_id])) == [""]
 
 

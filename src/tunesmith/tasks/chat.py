@@ -131,7 +131,7 @@ for messages in ([user], [{"role": "system", "content": "."}, user], [user, answ
         text = tools.from_string(given["template"]).render(
             messages=messages, tools=None, documents=None, add_generation_prompt=True, **given["tokens"]
         )
-    except (MemoryError, OverflowError):
+    except MemoryError:
         sys.exit(3)
     except Exception:
         continue
@@ -179,7 +179,10 @@ def rendered(tokenizer: Any, messages: Sequence[Message], *, is_asked: bool) -> 
 
 
 def tokenised(tokenizer: Any, text: str, data: Sequence[Span] = ()) -> tuple[list[int], list[Span]]:
-    """Give ids and their places in the text: the template's special tokens are tokens, those in messages are text."""
+    """Give ids and their places in the text: the template's special tokens are tokens, those in messages are text.
+
+    Tokenizers of plain Python know no places: they give none.
+    """
     ids: list[int] = []
     places: list[Span] = []
     for first, last, is_data in _pieces(tokenizer, text, data):

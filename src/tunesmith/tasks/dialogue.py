@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tunesmith.data.layout import Cells, Fault, Form
+from tunesmith.errors import ModelProblem
 from tunesmith.metrics import Floats, texts
 from tunesmith.tasks import Answered, Baseline, Example
 from tunesmith.tasks.chat import covered, end_of_turn, ensure_template, learnable, render, rendered, tokenised
@@ -152,6 +153,12 @@ class Dialogue(StretchGeneration):
     def _stretches(
         self, record: Record, tokens: tuple[int, ...], wording: Wording, max_length: int
     ) -> Iterator[Stretch]:
+        if not wording.tokenizer.is_fast:
+            raise ModelProblem(
+                "the tokenizer of this base model does not tell where its tokens stand; answers cannot be marked",
+                where="model",
+                do="add a tokenizer.json to its folder, or choose another base model",
+            )
         for part in learnable(wording.tokenizer, _whole(record)):
             ids, places = tokenised(wording.tokenizer, part.text, part.data)
             stream = Stream(wording.source.lead, tuple(ids), covered(places, part.spans))
@@ -338,7 +345,9 @@ def _end_id(tokenizer: Any) -> int | None:
     """Give the special token by which the template ends an answer; None where it ends with plain text."""
     ending = end_of_turn(tokenizer)
     ids = tokenizer(ending, add_special_tokens=False)["input_ids"] if ending else []
-    return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids else None
+    # What a vocabulary lacks becomes its unknown token, which is a special one and ends nothing.
+    is_token = bool(ids) and ids[0] in tokenizer.all_special_ids
+    return int(ids[0]) if is_token and ending.startswith(str(tokenizer.convert_ids_to_tokens(ids[0]))) else None
 
 
 def _stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
