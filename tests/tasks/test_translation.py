@@ -124,7 +124,7 @@ def test_baselines_copy_and_take_the_nearest():
     assert (copy.name, nearest.name) == ("copy", "nearest")
     assert [value for value, _, _ in copy.answers] == [one.fields["source"] for one in test]
     assert [value for value, _, _ in nearest.answers][1] == "Zwei Männer reden."
-    assert [value for value, _, _ in nearest.answers][0] in {"Ein kleiner Hund läuft.", "Ein großer Hund schläft."}
+    assert next(value for value, _, _ in nearest.answers) in {"Ein kleiner Hund läuft.", "Ein großer Hund schläft."}
 
 
 def test_only_a_causal_model_is_asked_by_a_line(tmp_path):

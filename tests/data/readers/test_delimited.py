@@ -271,6 +271,7 @@ def test_unknown_suffix_lists_what_is_read(tmp_path):
         find_reader(path)
     assert str(caught.value) == (
         f"DataProblem: no reader for files that end in '.parquets'\n  where: {path}\n"
-        "  do:    save the data in a format whose suffix is read: .parquet, .bio, .bioes, .bmes, .conll, .csv, .iob, .iob2, .json, .jsonl, .jsonlines, .ndjson, "
+        "  do:    save the data in a format whose suffix is read: .parquet, .bio, .bioes, .bmes, .conll, .csv, .iob, "
+        ".iob2, .json, .jsonl, .jsonlines, .ndjson, "
         ".tsv, .txt (all but .parquet also with .gz), or name a reader: csv, jsonl, parquet, conll, datasets"
     )
