@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from tunesmith import data
+from tunesmith.metrics import NO_SHARE
 from tunesmith.tasks import find_task, guess_task
 
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
     parser.add_argument("--corpus", nargs="*", default=[])
+    parser.add_argument("--objective", default="mlm", help="mlm, clm or seq2seq: what the task's model has to be")
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--base", type=Path, help="a model pretrained before, instead of pretraining one now")
     parser.add_argument("--seconds", type=int, default=600)
@@ -77,7 +79,16 @@ def main() -> None:
     base = options.base or place / "base"
     if options.base is None:
         corpus = [write_texts(place / "own.txt", data.read(options.train)), *options.corpus]
-        settings = ("--objective", "mlm", "--size", options.size, "--seconds", options.seconds, "--out", base)
+        settings = (
+            "--objective",
+            options.objective,
+            "--size",
+            options.size,
+            "--seconds",
+            options.seconds,
+            "--out",
+            base,
+        )
         made = tunesmith("pretrain", *corpus, *settings)
         (place / "pretrain.json").write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
     bases = {"without": as_drawn(base, place / "drawn"), "with": base}
@@ -91,11 +102,12 @@ def main() -> None:
             settings = ("--model", model, "--seed", seed, "--out", place / f"{name}-{seed}", *extra)
             gain = tunesmith("train", train, "--test", test, *settings)["gain"]
             main_metric = gain["after"]["main"]
-            values.append(100 * gain["after"]["values"][main_metric])
-            naive = {key: 100 * scores["values"][main_metric] for key, scores in gain["baselines"].items()}
-        each = ", ".join(f"{value:.1f}" for value in values)
-        print(f"| {name} | {options.seeds} | {statistics.mean(values):.1f} | {each} |", flush=True)
-    print(f"{main_metric}; " + ", ".join(f"{name} {value:.1f}" for name, value in naive.items()))
+            scale = 1 if main_metric in NO_SHARE else 100
+            values.append(scale * gain["after"]["values"][main_metric])
+            naive = {key: scale * scores["values"][main_metric] for key, scores in gain["baselines"].items()}
+        each = ", ".join(f"{value:.2f}" for value in values)
+        print(f"| {name} | {options.seeds} | {statistics.mean(values):.2f} | {each} |", flush=True)
+    print(f"{main_metric}; " + ", ".join(f"{name} {value:.2f}" for name, value in naive.items()))
 
 
 if __name__ == "__main__":
