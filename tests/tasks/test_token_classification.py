@@ -705,3 +705,15 @@ def test_tags_with_an_underscore_are_tags_and_with_a_suffix_are_refused():
     cells = Cells({"tokens": ["Ada", "Byron"], "tags": ["PER-B", "PER-I"]})
     with pytest.raises(Fault):
         TASK.read_target(cells, TASK.read_input(cells))
+
+
+def test_tags_beside_a_text_are_told_how_to_be_named():
+    from tunesmith.data.layout import Cells, Fault
+
+    cells = Cells({"text": "my card", "slots": ["O", "card"]})
+    with pytest.raises(Fault) as caught:
+        TASK.read_target(cells, TASK.read_input(cells))
+    assert caught.value.do == "name the columns: --columns tokens=text,tags=slots"
+    named = Cells({"text": "my card", "slots": ["O", "card"]}, {"tokens": "text", "tags": "slots"})
+    (span,) = TASK.read_target(named, TASK.read_input(named))
+    assert (span.label, span.start, span.end) == ("card", 3, 7)

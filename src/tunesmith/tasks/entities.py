@@ -96,6 +96,10 @@ def read_objects(cells: Cells, role: str, text: str) -> tuple[Span, ...]:
     raw = read_nested(cells.raw(role), cells.column(role))
     if isinstance(raw, list) and raw and all(isinstance(item, (list, tuple)) and len(item) == 3 for item in raw):
         items: list[dict[str, Any]] = [{"start": item[0], "end": item[1], "label": item[2]} for item in raw]
+    elif isinstance(raw, list) and raw and all(isinstance(item, str) for item in raw):
+        what = f"'{cells.column(role)}' is a list of texts, as tags of tokens are, not of entities"
+        do = f"name the columns: --columns tokens={cells.column('text')},tags={cells.column(role)}"
+        raise Fault("wrong-type", what, do)
     else:
         items = cells.objects(role)
     found: set[Span] = set()
