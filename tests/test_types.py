@@ -12,6 +12,7 @@ from tunesmith import types
 from tunesmith.types import (
     Comparison,
     Difference,
+    Entity,
     Event,
     Gain,
     Inspection,
@@ -22,6 +23,7 @@ from tunesmith.types import (
     Record,
     Rejected,
     Scores,
+    Span,
     Splits,
     from_json,
     to_json,
@@ -93,6 +95,7 @@ NOUNS = [
     *(ORIGIN, RECORD, UNLABELLED, PROBLEM, REJECTED, SCORES, DIFFERENCE, GAIN, dataclasses.replace(GAIN, before=None)),
     *(PLAN, INSPECTION, Splits((RECORD,), (UNLABELLED,), (), "f")),
     Event("evaluation", 1.0, 7, {"accuracy": 0.5}, "words"),
+    *(Span(0, 2, "person"), Entity("Ada", "person", 0, 3, 0.9)),
     Comparison(
         "accuracy", {"one": SCORES}, {"one - two": DIFFERENCE}, {"a": {"one": 1.0}}, ({"text": "x", "right": []},), 1, 4
     ),

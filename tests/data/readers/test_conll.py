@@ -1,13 +1,10 @@
 import gzip
-import itertools
 from pathlib import Path
 
 import pytest
 
 from tunesmith.data.readers import BadRow, conll, delimited, find_reader, read
 from tunesmith.errors import DataProblem
-
-SHARED = Path(__file__).parents[4] / "shared" / "data" / "ner"
 
 TEN_LINES = """-DOCSTART- -X- O
 
@@ -150,26 +147,3 @@ def test_a_damaged_file_is_left_to_the_reader_of_its_suffix(tmp_path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"a\tO\n\n" * 999)[:40])
     assert find_reader(path) is delimited
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not here")
-@pytest.mark.parametrize(
-    ("name", "sentences", "entities"),
-    [
-        ("cluener_zh/dev.conll.gz", 1343, 10),
-        ("resume_zh/dev.conll", 463, 8),
-        ("weibo_zh/test.conll", 270, 8),
-        ("wnut17_en/test.conll.gz", 1287, 6),
-    ],
-)
-def test_real_files_are_read_whole(tmp_path, name, sentences, entities):
-    source = read(SHARED / name)
-    rows = [row for _, row in source.rows()]
-    assert len(rows) == sentences
-    assert not [row for row in rows if isinstance(row, BadRow)]
-    assert all(len(row["tokens"]) == len(row["tags"]) > 0 for row in rows)
-    tags = set(itertools.chain(*(row["tags"] for row in rows))) - {"O"}
-    assert len({tag.partition("-")[2] for tag in tags}) <= entities
-    copy = tmp_path / ("copy.txt.gz" if name.endswith(".gz") else "copy.txt")
-    copy.write_bytes((SHARED / name).read_bytes())
-    assert find_reader(copy) is conll
