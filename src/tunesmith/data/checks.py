@@ -6,16 +6,18 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunesmith.data.columns import Columns
+from tunesmith.data.first_rows import FirstRows
 from tunesmith.data.label_typos import find_label_typos
 from tunesmith.data.layout import Cells, Fault, Layout, Note, TargetKind, TextAndLabel, shown_target
 from tunesmith.data.problems import find_problems
 from tunesmith.data.readers import BadRow, Source
+from tunesmith.data.store import Records, choose
 from tunesmith.data.tally import Tally
 from tunesmith.errors import DataProblem, MachineProblem
 from tunesmith.types import Origin, Problem, Record, Rejected, to_json
@@ -34,7 +36,7 @@ class Checked:
     """The rows of one file, judged."""
 
     path: str
-    records: tuple[Record, ...]  # empty when `check` was told not to keep them
+    records: Sequence[Record]  # many of them are on disk; empty when `check` was told not to keep them
     rejected: tuple[Rejected, ...]  # by row
     problems: tuple[Problem, ...]
     rows: int  # data rows read, usable or not
@@ -74,7 +76,7 @@ def check(
     """
     judge = _Judge(source, columns, layout)
     tally = Tally()
-    records: list[Record] = []
+    kept = Records()
     rejected: list[Rejected] = []
     counts: Counter[str] = Counter()
     for row, found in source.rows():
@@ -84,10 +86,12 @@ def check(
             continue
         labels = () if record.target is None else layout.labels_of(record.target)
         counts.update(labels)
-        shown = "" if record.target is None else shown_target(record.target, labels)
+        # Free answers are compared nowhere; noting each of them would hold them all in memory.
+        shown = "" if record.target is None or layout.target_kind == "free" else shown_target(record.target, labels)
         tally.add(row, layout.text_of(record.fields), shown)
         if keep_records:
-            records.append(record)
+            kept.append(record)
+    records = kept.settled()
     rows = len(rejected) + len(tally.rows)
     target_kind = layout.target_kind if judge.has_targets else None
     has_labels = target_kind == "label"
@@ -96,11 +100,11 @@ def check(
     if typos:
         rejected += _reject_typos(source.path, typos, tally, records)
         rejected.sort(key=lambda item: item.origin.row)
-        records = [record for record in records if record.target not in typos]
+        records = choose(records, (place for place, record in enumerate(records) if record.target not in typos))
         tally = tally.without_labels(set(typos))
     return Checked(
         path=source.path,
-        records=tuple(records),
+        records=records,
         rejected=tuple(rejected),
         problems=(
             *find_problems(tally, source.path, layout.target_kind if judge.has_targets else None),
@@ -125,7 +129,7 @@ class _Judge:
         self._roles = columns.roles
         self._layout = layout
         self.has_targets = bool(set(columns.roles) & {role for form in layout.forms for role in form.targets})
-        self._ids: dict[str, int] = {}
+        self._ids = FirstRows()
         self._prefix = source.sha256[:8]
         self.notes: dict[str, tuple[Note, Origin, int]] = {}  # by kind: the first, where, and how many rows
 
@@ -142,7 +146,7 @@ class _Judge:
         except Fault as fault:
             return Rejected(origin, fault.kind, fault.reason, fault.do, _shown(found))
         if "id" in self._roles:
-            first = self._ids.setdefault(record_id, row)
+            first = self._ids.note(record_id, row)
             if first != row:
                 reason = f"id '{record_id[:50]}' already stands in row {first}"
                 return Rejected(origin, "duplicate-id", reason, "give each row its own id", _shown(found))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.normalise import fields_key
+from tunesmith.data.store import choose
 from tunesmith.errors import PlanProblem
 from tunesmith.types import Problem, Record, Rejected, Splits, to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEAST_GROUPS = 3
 """Different texts from which a label stands in all three parts."""
@@ -28,11 +34,13 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Records with the same normalised text, by their places."""
+class _Groups:
+    """Records with the same normalised text, numbered in order of first appearance; R records, G groups."""
 
-    places: tuple[int, ...]
-    label: str  # the most frequent one; the first among equals
+    of_record_R: NDArray[np.int64]  # the group of each record
+    sizes_G: NDArray[np.int64]  # records
+    labels_G: NDArray[np.int64]  # number of the most frequent label; of the first among equals
+    names: tuple[str, ...]  # of the labels
 
 
 def split(
@@ -72,11 +80,10 @@ def split(
         raise PlanProblem(what, do="choose shares of 0 or more that sum up to less than 1, e.g. 0.1 and 0.2")
     kept, rejected, problems = _take_out_leaks(records, valid, test)
     groups = _group(kept, group_of, is_stratified=is_stratified)
-    parts = _deal(groups, shares, random.Random(seed))
-    train, *cut = (tuple(kept[place] for place in sorted(places)) for places in parts)
+    train, *cut = (choose(kept, places) for places in _deal(groups, shares, random.Random(seed)))
     problems += _report_rare(groups, shares)
-    valid_part = cut[0] if valid is None else tuple(valid)
-    test_part = cut[1] if test is None else tuple(test)
+    valid_part = cut[0] if valid is None else choose(valid, range(len(valid)))
+    test_part = cut[1] if test is None else choose(test, range(len(test)))
     splits = Splits(train, valid_part, test_part, fingerprint(train, valid_part, test_part))
     return Split(splits, tuple(rejected), tuple(problems))
 
@@ -95,23 +102,23 @@ def fingerprint(*parts: Iterable[Record]) -> str:
 
 def _take_out_leaks(
     records: Sequence[Record], valid: Sequence[Record] | None, test: Sequence[Record] | None
-) -> tuple[list[Record], list[Rejected], list[Problem]]:
-    taken: dict[bytes, tuple[str, Record]] = {}
-    both: list[Record] = []
-    for name, part in (("valid", valid or ()), ("test", test or ())):
-        for record in part:
-            first_name, _ = taken.setdefault(fields_key(record.fields), (name, record))
-            if first_name != name:
-                both.append(record)
-    kept: list[Record] = []
+) -> tuple[Sequence[Record], list[Rejected], list[Problem]]:
+    import numpy as np
+
+    valid, test = valid or (), test or ()
+    if not valid and not test:
+        return records, [], []
+    in_valid, in_test, here = (
+        np.fromiter((fields_key(record.fields) for record in part), dtype=np.uint64, count=len(part))
+        for part in (valid, test, records)
+    )
+    taken, first = np.unique(np.r_[in_valid, in_test], return_index=True)
+    is_leak = np.isin(here, taken)
     rejected: list[Rejected] = []
-    for record in records if taken else ():
-        found = taken.get(fields_key(record.fields))
-        if found is None:
-            kept.append(record)
-            continue
-        name, other = found
-        reason = f"the same text stands in the {name} part ({other.origin}); a score on it would flatter"
+    for place in np.flatnonzero(is_leak).tolist():
+        record, other = records[place], int(first[np.searchsorted(taken, here[place])])
+        name, there = ("valid", valid[other]) if other < len(valid) else ("test", test[other - len(valid)])
+        reason = f"the same text stands in the {name} part ({there.origin}); a score on it would flatter"
         do = f"nothing: the row is left out of training; remove it here or in {name} to be rid of this message"
         rejected.append(Rejected(record.origin, "leak", reason, do, _shown(record)))
     problems = []
@@ -119,50 +126,76 @@ def _take_out_leaks(
         what = f"{len(rejected)} training rows were left out because valid or test holds the same text"
         do = "nothing, or remove them from the training file"
         problems.append(Problem("warning", "leak", what, do, rejected[0].origin, len(rejected)))
+    both = np.flatnonzero(np.isin(in_test, in_valid)).tolist()
     if both:
         what = f"{len(both)} test rows hold a text that also stands in valid"
         do = "remove them from valid: what is chosen on valid is then measured on the same texts"
-        problems.append(Problem("warning", "leak-valid-test", what, do, both[0].origin, len(both)))
-    return (kept if taken else list(records)), rejected, problems
+        problems.append(Problem("warning", "leak-valid-test", what, do, test[both[0]].origin, len(both)))
+    return choose(records, np.flatnonzero(~is_leak).tolist()) if rejected else records, rejected, problems
 
 
 def _group(
     records: Sequence[Record], group_of: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, is_stratified: bool
-) -> list[_Group]:
-    places: dict[bytes, list[int]] = {}
-    for place, record in enumerate(records):
-        places.setdefault(fields_key(group_of(record.fields)), []).append(place)
-    return [_Group(tuple(same), _majority(records, same) if is_stratified else "") for same in places.values()]
+) -> _Groups:
+    import numpy as np
+
+    names: dict[str, int] = {}
+    found, numbers = array("Q"), array("q")
+    for record in records:
+        found.append(fields_key(group_of(record.fields)))
+        label = _label(record.target) if is_stratified else ""
+        numbers.append(names.setdefault(label, len(names)))
+    labels_R = np.frombuffer(numbers, dtype=np.int64) if numbers else np.zeros(0, dtype=np.int64)
+    _, first, inverse, counts = np.unique(
+        np.array(found, dtype=np.uint64), return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first)  # of first appearance
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    of_record_R, sizes_G = ranks[inverse], counts[order]
+    labels_G = labels_R[first[order]]
+    _settle_majorities(labels_G, labels_R, of_record_R, sizes_G)
+    return _Groups(of_record_R, sizes_G, labels_G, tuple(names))
 
 
-def _majority(records: Sequence[Record], places: list[int]) -> str:
-    if len(places) == 1:
-        return _label(records[places[0]].target)
-    return Counter(_label(records[place].target) for place in places).most_common(1)[0][0]
+def _settle_majorities(
+    labels_G: NDArray[np.int64], labels_R: NDArray[np.int64], of_record_R: NDArray[np.int64], sizes_G: NDArray[np.int64]
+) -> None:
+    """Give each group of several records its most frequent label, in place."""
+    import numpy as np
+
+    shared = np.flatnonzero(sizes_G[of_record_R] > 1)
+    if not len(shared):
+        return
+    shared = shared[np.argsort(of_record_R[shared], kind="stable")]
+    groups = of_record_R[shared]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(shared)], strict=True):
+        labels_G[groups[start]] = Counter(labels_R[shared[start:end]].tolist()).most_common(1)[0][0]
 
 
 def _label(target: Any) -> str:
     return target if isinstance(target, str) else json.dumps(to_json(target), sort_keys=True, ensure_ascii=False)
 
 
-def _deal(groups: list[_Group], shares: tuple[float, float], chance: random.Random) -> tuple[list[int], ...]:
-    """Give the places that go to train, valid and test."""
-    by_label: dict[str, list[_Group]] = {}
-    for group in groups:
-        by_label.setdefault(group.label, []).append(group)
-    parts: tuple[list[int], ...] = ([], [], [])
+def _deal(groups: _Groups, shares: tuple[float, float], chance: random.Random) -> tuple[NDArray[np.int64], ...]:
+    """Give the places that go to train, valid and test, each in order."""
+    import numpy as np
+
+    by_label: dict[int, array[int]] = {}
+    for group, label in enumerate(groups.labels_G.tolist()):
+        by_label.setdefault(label, array("q")).append(group)
+    parts = bytearray(len(groups.sizes_G))  # of each group: 0 for train, 1 for valid, 2 for test
+    sizes = array("q", groups.sizes_G.tolist())
     owed = [0.0, 0.0]  # rows that rounding withheld from valid and test so far; keeps the totals right
     for members in by_label.values():
         chance.shuffle(members)
-        if len(members) < LEAST_GROUPS:
-            dealt: list[list[_Group]] = [members, [], []]
-        else:
-            rows = sum(len(group.places) for group in members)
+        if len(members) >= LEAST_GROUPS:
+            rows = sum(sizes[group] for group in members)
             wanted = [_round_owed(share * rows, owed, index) for index, share in enumerate(shares)]
-            dealt = _deal_label(members, wanted)
-        for part, chosen in zip(parts, dealt, strict=True):
-            part.extend(place for group in chosen for place in group.places)
-    return parts
+            _deal_label(members, sizes, wanted, parts)
+    part_R = np.frombuffer(parts, dtype=np.uint8)[groups.of_record_R]
+    return tuple(np.flatnonzero(part_R == part) for part in range(3))
 
 
 def _round_owed(exact: float, owed: list[float], index: int) -> int:
@@ -176,33 +209,35 @@ def _round_owed(exact: float, owed: list[float], index: int) -> int:
     return rounded
 
 
-def _deal_label(members: list[_Group], wanted: list[int]) -> list[list[_Group]]:
-    """Deal the shuffled groups of one label: each part takes what fits in it, the rest is for training."""
-    dealt: list[list[_Group]] = [[], [], []]
-    room = [0, *wanted]
+def _deal_label(members: Sequence[int], sizes: Sequence[int], wanted: list[int], parts: bytearray) -> None:
+    """Deal the shuffled groups of one label into `parts`: each part takes what fits in it, the rest is for training."""
+    room, counts = [0, *wanted], [0, 0, 0]
     for group in members:
-        size = len(group.places)
+        size = sizes[group]
         part = 2 if size <= room[2] else 1 if size <= room[1] else 0
-        dealt[part].append(group)
+        parts[group] = part
+        counts[part] += 1
         room[part] -= size
     for part in (2, 1, 0):
-        if dealt[part] or (part and not wanted[part - 1]):
+        if counts[part] or (part and not wanted[part - 1]):
             continue
         # All groups were too large for this part, or others took all: the smallest one of a part that can spare it.
-        giver = dealt[0] if len(dealt[0]) > 1 else max(dealt, key=len)
-        smallest = min(giver, key=lambda group: len(group.places))
-        giver.remove(smallest)
-        dealt[part].append(smallest)
-    return dealt
+        giver = 0 if counts[0] > 1 else counts.index(max(counts))
+        smallest = min((group for group in members if parts[group] == giver), key=lambda group: sizes[group])
+        parts[smallest] = part
+        counts[giver] -= 1
+        counts[part] += 1
 
 
-def _report_rare(groups: list[_Group], shares: tuple[float, float]) -> list[Problem]:
-    counts = Counter(group.label for group in groups)
-    rare = {label: count for label, count in counts.items() if count < LEAST_GROUPS}
+def _report_rare(groups: _Groups, shares: tuple[float, float]) -> list[Problem]:
+    import numpy as np
+
+    counts = Counter(groups.labels_G.tolist())
+    rare = [label for label, count in counts.items() if count < LEAST_GROUPS]
     if not rare or not any(shares):
         return []
-    rows = sum(len(group.places) for group in groups if group.label in rare)
-    listed = ", ".join(f"'{label}'" for label in list(rare)[:3]) + (", ..." if len(rare) > 3 else "")
+    rows = int(groups.sizes_G[np.isin(groups.labels_G, rare)].sum())
+    listed = ", ".join(f"'{groups.names[label]}'" for label in rare[:3]) + (", ..." if len(rare) > 3 else "")
     what = f"{len(rare)} labels have fewer than {LEAST_GROUPS} different texts and stay in train whole: {listed}"
     do = "add rows: how well these labels are told cannot be measured"
     return [Problem("warning", "rare-labels-in-train", what, do, count=rows)]
