@@ -15,7 +15,7 @@ import transformers
 import toy_world
 from tunesmith.bundle.load import load
 from tunesmith.errors import BundleProblem, ModelProblem
-from tunesmith.training.job import prepare
+from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import make_recipe
 from tunesmith.types import Origin, Record
 

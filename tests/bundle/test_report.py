@@ -119,3 +119,33 @@ def test_notebook_table_is_escaped():
     table = gain_table_html("<b>run</b>", make_gain(["a", "b"]))
     assert "<b>" not in table
     assert table.count("<tr>") == 5
+
+
+def test_where_the_time_went_and_what_was_tried_are_shown():
+    labels = ["a", "b"]
+    gain = make_gain(labels, 60)
+    attempt = {"attempt": "<top> block", "began": 2.0, "seconds": 65.0, "valid_score": 0.815, "problem": ""}
+    stages = {"forward": 3.0, "backward": 6.0, "reading": 1.0}
+    facts = {
+        "name": "r",
+        "scores": gain.after,
+        "gain": gain,
+        "plan": make_plan(labels),
+        "inspection": make_inspection(labels, "r.csv"),
+    }
+    more = {
+        "attempts": [{**attempt, "is_kept": True}, {**attempt, "is_kept": False, "problem": "it broke"}],
+        "speed": {
+            "stages": stages,
+            "tokens": 12_000,
+            "tokens_per_second": 1234.0,
+            "peak_gflops": 100.0,
+            "share_of_peak": 0.62,
+        },
+    }
+    words = " ".join(check_is_safe(render_report(**facts, **more)).words)
+    for shown in ("<top> block", "81.5%", "it broke", "1 min 5 s", "1,234", "62%", "backward", "60%"):
+        assert shown in words, shown
+    plain = " ".join(Page(render_report(**facts)).words)
+    assert "Where the time went" not in plain
+    assert "What was tried" not in plain

@@ -5,12 +5,13 @@ Every write goes to a temporary name on the same file system, is synced, and is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tunesmith.types import to_json
 
 MANIFEST = "manifest.json"
 TEMPORARY = "tmp-"
+NEXT = f"{TEMPORARY}next"  # what is about to take the place of the folder it lies in
 
 
 def sync(path: Path) -> None:
@@ -82,18 +84,22 @@ def demand_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def write_file(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Write one file: all of it, or nothing.
+
+    Args:
+        path: Where.
+        content: Text, bytes, or pieces of bytes of which one is held at a time.
 
     Raises:
         MachineProblem: The disk is full, read-only or gone.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    whole = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     with explain_os_errors(path, f"writing {path.name}"):
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                file.writelines([whole] if isinstance(whole, bytes) else whole)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -147,8 +153,58 @@ def write_manifest(folder: Path, *, leave_out: tuple[str, ...] = (), **more: Any
     write_json(folder / MANIFEST, {"format": 1, **more, "files": files})
 
 
-def find_damage(folder: Path) -> list[str]:
-    """Compare a folder with its manifest; give one sentence for each fault, none when it is whole."""
+def promote(staged: Path, folder: Path) -> None:
+    """Put a whole folder, with its manifest, in the place of the one in `folder`, which may be in use.
+
+    The staged folder is first renamed to `folder/tmp-next`: from that moment on it is the new content, and whoever
+    finds it there (after a crash, say) completes the move. Files that the old manifest lists and the new one does not
+    are removed; files of neither stay.
+
+    Args:
+        staged: On the same file system as `folder`.
+        folder: Where it goes.
+
+    Raises:
+        MachineProblem: The disk is read-only or gone.
+    """
+    with explain_os_errors(folder, "putting the new model in its place"):
+        complete(folder)
+        os.rename(staged, folder / NEXT)
+        sync(folder)
+        complete(folder)
+
+
+def complete(folder: Path) -> None:
+    """Finish a `promote` that was cut off; do nothing where none was."""
+    waiting = folder / NEXT
+    try:
+        listed = set(json.loads((waiting / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except FileNotFoundError:  # none was cut off, or only the empty folder is left of it
+        shutil.rmtree(waiting, ignore_errors=True)
+        return
+    try:
+        old = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        old = set()
+    for name in sorted(listed):
+        with contextlib.suppress(FileNotFoundError):  # moved already
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(waiting / name, folder / name)
+    for name in old - listed:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(waiting / MANIFEST, folder / MANIFEST)
+    sync(folder)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def find_damage(folder: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """Compare a folder with its manifest; give one sentence for each fault, none when it is whole.
+
+    Args:
+        folder: With a manifest.
+        is_wanted: Whether the file of that name is looked at.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         listed = manifest["files"]
@@ -159,6 +215,8 @@ def find_damage(folder: Path) -> list[str]:
         return [f"{MANIFEST} cannot be read"]
     faults = []
     for name, (sha256, size) in files.items():
+        if not is_wanted(name):
+            continue
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             faults.append(f"{name} points out of the folder")

@@ -83,6 +83,12 @@ def _plain_use(pipeline_tag: str, plan: Plan) -> list[str]:
     ]
 
 
+_SHOWS_ROWS = (
+    "- shown_rows.jsonl holds training rows, texts and labels, that are shown to the model: whoever has this folder "
+    "can read them."
+)
+
+
 def _body(
     name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str, pipeline_tag: str
 ) -> str:
@@ -93,8 +99,8 @@ def _body(
     lines = [
         f"# {_plain(name)}",
         "",
-        f"Tuned from {base} for {plan.task} with Tunesmith {plan.versions.get('tunesmith', '')}"
-        + (f" on {created}." if created else "."),
+        f"{'Tuned from' if plan.steps else 'Nothing was trained: asks'} {base} for {plan.task} "
+        f"with Tunesmith {plan.versions.get('tunesmith', '')}" + (f" on {created}." if created else "."),
         *([f"It knows {len(labels)} labels: {shown}."] if labels else []),
         "",
         "## What adaptation gained",
@@ -122,6 +128,7 @@ def _body(
         *(["- It knows no label but the ones above."] if labels else []),
         *(["- It is silent where its score is below the threshold in bundle.json."] if abstains else []),
         "- Its scores come from rows of the same kind; on other texts they may be too sure.",
+        *([_SHOWS_ROWS] if "shots" in plan.options else []),
         "- Texts longer than " + f"{plan.options.get('max_length')} tokens are cut.",
         "",
         "## How it was made",

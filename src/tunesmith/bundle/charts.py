@@ -84,13 +84,15 @@ class Bar:
 def bar(share: float, title: str, *, interval: tuple[float, float] | None = None, is_accent: bool = True) -> Markup:
     """Give one bar as wide as its box; `interval` adds a whisker."""
     width = 100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-    parts = [tag("title", title), _line(0, 0, 0, 16)]
+    parts = [tag("title", title), line_between(0, 0, 0, 16)]
     if interval:
-        parts += [_line(mark, 0, mark, 16) for mark in (25, 50, 75, 100)]
-    parts.append(tag("rect", x=0, y=3, width=_round(width), height=10, class_="fill" if is_accent else "grey"))
+        parts += [line_between(mark, 0, mark, 16) for mark in (25, 50, 75, 100)]
+    parts.append(tag("rect", x=0, y=3, width=rounded(width), height=10, class_="fill" if is_accent else "grey"))
     if interval and all(map(math.isfinite, interval)):
         low, high = (100 * min(max(end, 0.0), 1.0) for end in interval)
-        parts += [_line(*ends, kind="whisker") for ends in ((low, 8, high, 8), (low, 5, low, 11), (high, 5, high, 11))]
+        parts += [
+            line_between(*ends, kind="whisker") for ends in ((low, 8, high, 8), (low, 5, low, 11), (high, 5, high, 11))
+        ]
     return tag("svg", *parts, viewBox="0 0 100 16", preserveAspectRatio="none", class_="bar", role="img")
 
 
@@ -122,15 +124,15 @@ def label_rows(counts: Mapping[str, int]) -> list[Bar]:
 def loss_chart(points: Sequence[tuple[int, float]]) -> Markup:
     """Give the training loss: raw values faint, their running mean strong."""
     smooth = smoothed(points)
-    frame = _Frame.around(points, floor=0.0)
+    frame = Frame.around(points, floor=0.0)
     last_step, last = smooth[-1]
     caption = f"Training loss went from {smooth[0][1]:.2f} to {last:.2f} in {last_step:,} steps"
     body = [
         tag("path", d=frame.path(thinned(points)), class_="faint"),
         tag("path", d=frame.path(thinned(smooth)), class_="line"),
-        _text(frame.x(last_step) + 5, frame.y(last) + 4, f"{last:.2f}", "strong"),
+        text_at(frame.x(last_step) + 5, frame.y(last) + 4, f"{last:.2f}", "strong"),
     ]
-    return _plot(caption, 200, frame.axes(), *body, note="Thin: every logged step. Thick: running mean.")
+    return figure(caption, 200, frame.axes(), *body, note="Thin: every logged step. Thick: running mean.")
 
 
 def validation_chart(points: Sequence[tuple[int, float]], metric: str, *, is_lower_better: bool = False) -> Markup:
@@ -140,21 +142,21 @@ def validation_chart(points: Sequence[tuple[int, float]], metric: str, *, is_low
         (lambda value: f"{value:g}") if is_lower_better else (lambda value: f"{100 * value:g}%")
     )
     best = (min if is_lower_better else max)(points, key=lambda point: point[1])
-    frame = _Frame.around(points, show=axis)
+    frame = Frame.around(points, show=axis)
     x, y = frame.x(best[0]), frame.y(best[1])
     is_right = x > 240
     caption = f"Validation {metric} was best at step {best[0]:,}: {show(best[1])}"
     dots = [
-        tag("circle", cx=_round(frame.x(step)), cy=_round(frame.y(value)), r=2.5, class_="fill")
+        tag("circle", cx=rounded(frame.x(step)), cy=rounded(frame.y(value)), r=2.5, class_="fill")
         for step, value in points
     ]
     body = [
         tag("path", d=frame.path(points), class_="line"),
         *(dots if len(dots) <= 60 else []),
-        tag("circle", cx=_round(x), cy=_round(y), r=5, class_="ring"),
-        _text(x + (-4 if is_right else 4), y - 11, f"best {show(best[1])}", "strong end" if is_right else "strong"),
+        tag("circle", cx=rounded(x), cy=rounded(y), r=5, class_="ring"),
+        text_at(x + (-4 if is_right else 4), y - 11, f"best {show(best[1])}", "strong end" if is_right else "strong"),
     ]
-    return _plot(
+    return figure(
         caption, 200, frame.axes(), *body, note="Measured on rows that were not trained on; the ring is the step kept."
     )
 
@@ -179,34 +181,34 @@ def thinned(points: Sequence[tuple[int, float]], most: int = 300) -> list[tuple[
 def reliability_chart(bins: Sequence[Mapping[str, Any]], ece: float) -> Markup:
     """Give how often the model is right against how sure it says it is, with the rows in each bin below."""
     held = [item for item in bins if item["n"]]
-    frame = _Frame(
+    frame = Frame(
         (0, 1), (0, 1), ticks_y=(0, 0.25, 0.5, 0.75, 1), show=lambda v: f"{100 * v:g}%", right=344, bottom=236
     )
-    parts = [*frame.grid(), _line(frame.x(0), frame.y(0), frame.x(1), frame.y(1), kind="ideal")]
-    parts += [_text(50, 24, "more often right than sure"), _text(340, 228, "more sure than right", "end")]
+    parts = [*frame.grid(), line_between(frame.x(0), frame.y(0), frame.x(1), frame.y(1), kind="ideal")]
+    parts += [text_at(50, 24, "more often right than sure"), text_at(340, 228, "more sure than right", "end")]
     most = max([item["n"] for item in held] or [1])
     for item in held:
         x, low_high = frame.x(item["confidence"]), wilson(item["accuracy"], item["n"])
-        parts.append(_line(x, frame.y(low_high[0]), x, frame.y(low_high[1]), kind="whisker"))
-        parts.append(tag("circle", cx=_round(x), cy=_round(frame.y(item["accuracy"])), r=4.5, class_="fill"))
+        parts.append(line_between(x, frame.y(low_high[0]), x, frame.y(low_high[1]), kind="whisker"))
+        parts.append(tag("circle", cx=rounded(x), cy=rounded(frame.y(item["accuracy"])), r=4.5, class_="fill"))
         left, height = frame.x(item["from"]), 40 * item["n"] / most
         width = frame.x(item["to"]) - left - 2
         parts.append(
             tag(
                 "rect",
-                x=_round(left + 1),
-                y=_round(296 - height),
-                width=_round(width),
-                height=_round(height),
+                x=rounded(left + 1),
+                y=rounded(296 - height),
+                width=rounded(width),
+                height=rounded(height),
                 class_="grey",
             )
         )
-        parts.append(_text(left + 1 + width / 2, 292 - height, short(item["n"]), "middle"))
-    parts += [_text(frame.x(mark), 312, f"{100 * mark:g}%", "middle") for mark in (0, 0.25, 0.5, 0.75, 1)]
+        parts.append(text_at(left + 1 + width / 2, 292 - height, short(item["n"]), "middle"))
+    parts += [text_at(frame.x(mark), 312, f"{100 * mark:g}%", "middle") for mark in (0, 0.25, 0.5, 0.75, 1)]
     gap = f"{100 * ece:.1f} points" if math.isfinite(ece) else "an unknown amount"
     caption = f"Confidence and the share of right answers differ by {gap} on average (ECE)"
     note = "Across: how sure. Up: how often right, with 95% interval. On the dashed line both agree. Grey: rows."
-    return _plot(caption, 318, *parts, note=note)
+    return figure(caption, 318, *parts, note=note)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -219,28 +221,28 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def length_chart(histogram: Sequence[tuple[int, int, int]]) -> Markup:
     """Give how many rows there are of each text length."""
     total, most = sum(rows for _, _, rows in histogram), max([rows for _, _, rows in histogram] or [1]) or 1
-    width, parts, seen, middle = 336 / len(histogram), [_line(12, 130, 348, 130)], 0, ""
+    width, parts, seen, middle = 336 / len(histogram), [line_between(12, 130, 348, 130)], 0, ""
     every = math.ceil(len(histogram) / 6)
     for position, (start, end, rows) in enumerate(histogram):
         x, height = 12 + position * width, 104 * rows / most
         parts.append(
             tag(
                 "rect",
-                x=_round(x + 0.75),
-                y=_round(130 - height),
-                width=_round(width - 1.5),
-                height=_round(height),
+                x=rounded(x + 0.75),
+                y=rounded(130 - height),
+                width=rounded(width - 1.5),
+                height=rounded(height),
                 class_="grey",
             )
         )
         if rows and width >= 26:
-            parts.append(_text(x + width / 2, 125 - height, short(rows), "middle"))
+            parts.append(text_at(x + width / 2, 125 - height, short(rows), "middle"))
         if position % every == 0:
-            parts.append(_text(x, 146, short(start), "middle"))
+            parts.append(text_at(x, 146, short(start), "middle"))
         seen += rows
         middle = middle or (f"{start:,} to {end - 1:,}" if 2 * seen >= total else "")
-    parts.append(_text(348, 146, short(histogram[-1][1]), "middle"))
-    return _plot(f"The middle text has {middle} characters", 152, *parts, note="Rows by length in characters.")
+    parts.append(text_at(348, 146, short(histogram[-1][1]), "middle"))
+    return figure(f"The middle text has {middle} characters", 152, *parts, note="Rows by length in characters.")
 
 
 def short(count: float) -> str:
@@ -274,12 +276,17 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     parts: list[Markup] = []
     for i, (name, row) in enumerate(zip(names, counts, strict=True)):
         middle = top + i * side + side / 2 + 4
-        parts.append(_text(gutter - 8, middle, name, "end"))
+        parts.append(text_at(gutter - 8, middle, name, "end"))
         x = gutter + i * side + side / 2
-        turned = {} if is_flat else {"transform": f"rotate(-90 {_round(x + 4)} {top - 8})"}
+        turned = {} if is_flat else {"transform": f"rotate(-90 {rounded(x + 4)} {top - 8})"}
         parts.append(
             tag(
-                "text", name, x=_round(x if is_flat else x + 4), y=top - 8, class_="middle" if is_flat else "", **turned
+                "text",
+                name,
+                x=rounded(x if is_flat else x + 4),
+                y=top - 8,
+                class_="middle" if is_flat else "",
+                **turned,
             )
         )
         for j, count in enumerate(row):
@@ -287,11 +294,11 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
             said = f"{labels[i]} answered as {labels[j]}: {count} ({percent(share)})"
             square = {"x": left + 1, "y": top + i * side + 1, "width": side - 2, "height": side - 2}
             parts.append(
-                tag("rect", tag("title", said), **square, class_="fill", fill_opacity=_round(0.04 + 0.96 * share, 3))
+                tag("rect", tag("title", said), **square, class_="fill", fill_opacity=rounded(0.04 + 0.96 * share, 3))
             )
             if count:
                 kind = "on" if share > 0.7 else "strong"
-                parts.append(_text(left + side / 2, middle, short(count), f"middle {kind}"))
+                parts.append(text_at(left + side / 2, middle, short(count), f"middle {kind}"))
     width, height = gutter + n * side, top + n * side
     return tag(
         "svg",
@@ -332,7 +339,7 @@ def _right(counts: Sequence[Sequence[int]]) -> str:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Where numbers land in a plot."""
 
     across: tuple[float, float]
@@ -351,7 +358,7 @@ class _Frame:
         *,
         floor: float | None = None,
         show: Callable[[float], str] = "{:g}".format,
-    ) -> _Frame:
+    ) -> Frame:
         """Give the frame that holds `points`, with round numbers at its edges."""
         values = [value for _, value in points]
         low, high = min(values) if floor is None else floor, max(values)
@@ -361,15 +368,18 @@ class _Frame:
         return cls((0, max(1, points[-1][0])), (marks[0], marks[-1]), tuple(marks), show)
 
     def x(self, value: float) -> float:
+        """Give where a number lands across."""
         start, end = self.across
         return self.left + (value - start) / (end - start) * (self.right - self.left)
 
     def y(self, value: float) -> float:
+        """Give where a number lands up."""
         start, end = self.up
         return self.bottom - (value - start) / (end - start) * (self.bottom - self.top)
 
     def path(self, points: Sequence[tuple[int, float]]) -> str:
-        return "M" + "L".join(f"{_round(self.x(step))} {_round(self.y(value))}" for step, value in points)
+        """Give a line through points, as an SVG path."""
+        return "M" + "L".join(f"{rounded(self.x(step))} {rounded(self.y(value))}" for step, value in points)
 
     def grid(self) -> list[Markup]:
         """Give the horizontal lines with their numbers."""
@@ -377,30 +387,33 @@ class _Frame:
         return [
             part
             for y, words in marks
-            for part in (_line(self.left, y, self.right, y), _text(self.left - 6, y + 4, words, "end"))
+            for part in (line_between(self.left, y, self.right, y), text_at(self.left - 6, y + 4, words, "end"))
         ]
 
     def axes(self) -> list[Markup]:
         """Give the grid, with steps below."""
         end = self.across[1]
         steps = [mark for mark in ticks(0, end) if mark <= end]
-        return [*self.grid(), *(_text(self.x(mark), self.bottom + 18, f"{mark:,.0f}", "middle") for mark in steps)]
+        return [*self.grid(), *(text_at(self.x(mark), self.bottom + 18, f"{mark:,.0f}", "middle") for mark in steps)]
 
 
-def _plot(caption: str, height: int, *parts: Markup | list[Markup], note: str) -> Markup:
+def figure(caption: str, height: int, *parts: Markup | list[Markup], note: str) -> Markup:
     """Give a figure of 360 by `height` units; the caption says what is seen, the note how to read it."""
     body = [tag("title", caption), *(piece for part in parts for piece in (part if isinstance(part, list) else [part]))]
     svg = tag("svg", *body, viewBox=f"0 0 360 {height}", class_="plot", role="img")
     return tag("figure", tag("figcaption", caption, tag("small", note)), svg)
 
 
-def _text(x: float, y: float, words: str, kind: str = "") -> Markup:
-    return tag("text", words, x=_round(x), y=_round(y), **({"class_": kind} if kind else {}))
+def text_at(x: float, y: float, words: str, kind: str = "") -> Markup:
+    """Give words at a place of a figure; `kind` is a class of the page's CSS."""
+    return tag("text", words, x=rounded(x), y=rounded(y), **({"class_": kind} if kind else {}))
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, *, kind: str = "grid") -> Markup:
-    return tag("line", x1=_round(x1), y1=_round(y1), x2=_round(x2), y2=_round(y2), class_=kind)
+def line_between(x1: float, y1: float, x2: float, y2: float, *, kind: str = "grid") -> Markup:
+    """Give a straight line."""
+    return tag("line", x1=rounded(x1), y1=rounded(y1), x2=rounded(x2), y2=rounded(y2), class_=kind)
 
 
-def _round(value: float, digits: int = 1) -> str:
+def rounded(value: float, digits: int = 1) -> str:
+    """Give a coordinate in as few characters as its picture needs."""
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")

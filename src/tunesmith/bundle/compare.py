@@ -22,6 +22,7 @@ def compare(
     *,
     columns: Mapping[str, str] | None = None,
     max_rejected: float = 0.05,
+    engine: str = "auto",
 ) -> Comparison:
     """Answer every row of a labelled file with each run and compare the answers by a paired bootstrap.
 
@@ -30,12 +31,13 @@ def compare(
         path: The labelled file.
         columns: Role -> column, where it is not as in the first run's training.
         max_rejected: Largest share of unusable rows.
+        engine: What answers, see `load`; of no effect on bundles that are open.
 
     Raises:
         BundleProblem: Fewer than two runs, or runs of different tasks.
         DataProblem: The file cannot be used.
     """
-    bundles = [run if isinstance(run, Bundle) else load(run) for run in runs]
+    bundles = [run if isinstance(run, Bundle) else load(run, engine=engine) for run in runs]
     _demand_comparable(bundles)
     records, inspection = read_labelled(bundles[0], path, columns=columns, max_rejected=max_rejected)
     names = _names(bundles)

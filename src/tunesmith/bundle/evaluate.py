@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith import data
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.robustness import Robustness, measure_robustness
 from tunesmith.errors import DataProblem
 from tunesmith.tasks import Task
 from tunesmith.types import Inspection, Origin, Problem, Record, Scores
@@ -20,6 +21,7 @@ class Evaluation:
     bundle: Bundle
     scores: Scores
     inspection: Inspection
+    robustness: Robustness | None = None  # measured where strengths were given
 
 
 def evaluate(
@@ -28,6 +30,8 @@ def evaluate(
     *,
     columns: Mapping[str, str] | None = None,
     max_rejected: float = 0.05,
+    strengths: Sequence[float] = (),
+    engine: str = "auto",
 ) -> Evaluation:
     """Answer every row of a labelled file and score the answers, with intervals.
 
@@ -36,19 +40,23 @@ def evaluate(
         path: The labelled file.
         columns: Role -> column, e.g. {"text": "review"}; others as in training where they are there, else inferred.
         max_rejected: Largest share of unusable rows.
+        strengths: Shares of letters, or words, that are changed to measure robustness; none: it is not measured.
+        engine: What answers, see `load`; of no effect on a bundle that is open.
 
     Raises:
         BundleProblem: The run folder is missing, unfinished or damaged.
         DataProblem: The file has no usable row, too many unusable ones, or not one label that the bundle knows.
+        PlanProblem: Robustness cannot be measured for this task.
     """
-    bundle = run if isinstance(run, Bundle) else load(run)
+    bundle = run if isinstance(run, Bundle) else load(run, engine=engine)
     records, inspection = read_labelled(bundle, path, columns=columns, max_rejected=max_rejected)
-    return Evaluation(bundle, bundle.score(records), inspection)
+    robustness = measure_robustness(bundle, records, strengths=strengths) if strengths else None
+    return Evaluation(bundle, bundle.score(records), inspection, robustness)
 
 
 def read_labelled(
     bundle: Bundle, path: str | Path, *, columns: Mapping[str, str] | None = None, max_rejected: float = 0.05
-) -> tuple[tuple[Record, ...], Inspection]:
+) -> tuple[Sequence[Record], Inspection]:
     """Read a labelled file with the columns that the bundle knows."""
     source = data.read(path)
     found = columns_for(bundle, source, columns or {})

@@ -8,16 +8,19 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.bundle.atomic import MANIFEST, find_damage
-from tunesmith.bundle.delta import rebuild
+from tunesmith.bundle.atomic import MANIFEST, NEXT, complete, explain_os_errors, find_damage
+from tunesmith.bundle.exported import FOLDER, Exported, choose_exported, name_of
 from tunesmith.data.layout import Cells, Fault
+from tunesmith.engines import AUTO, TORCH
 from tunesmith.errors import BundleProblem, DataProblem
+from tunesmith.methods import own_task
 from tunesmith.tasks import TASKS, Answered, Task, find_task
+from tunesmith.tasks.shown_rows import FILE, read_rows, with_rows
 from tunesmith.types import Gain, Origin, Plan, Prediction, Record, Scores, from_json
 
 Input = str | Mapping[str, Any]
@@ -34,6 +37,10 @@ class Bundle:
     plan: Plan
     gain: Gain
     own_task: Task | None = None  # as given to `load`, for a task that is not in the catalogue
+    exported: Exported | None = None  # what answers in place of torch
+    threads: int | None = None  # CPU threads of an answer; None: what the engine would take
+    remark: str = ""  # what the person should know of how it answers
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its task, as an export has chosen them
 
     @property
     def id(self) -> str:
@@ -50,6 +57,12 @@ class Bundle:
         """The labels it answers with, in index order."""
         return tuple(self.facts["labels"])
 
+    @functools.cached_property
+    def speed(self) -> Mapping[str, Any]:
+        """Where the time of its training went, and how much of the machine it used; empty for older runs."""
+        path = self.path / "speed.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
     @property
     def threshold(self) -> float | None:
         """Confidence below which it abstains; None when it always answers."""
@@ -59,7 +72,7 @@ class Bundle:
     def task(self) -> Task:
         """The task it was tuned for."""
         if self.own_task is not None:
-            return self.own_task.configured(self.plan.options)
+            return self._as_asked(self.own_task.configured({**self.plan.options, **self.settings}))
         name = str(self.facts["task"])
         if name not in TASKS:  # never `module:NAME` from a file that somebody else may have written
             raise BundleProblem(
@@ -67,14 +80,28 @@ class Bundle:
                 where=str(self.path / "bundle.json"),
                 do="if you trust it, open the run with tunesmith.load(RUN, task=YOUR_TASK)",
             )
-        return find_task(name).configured(self.plan.options)
+        return self._as_asked(find_task(name).configured({**self.plan.options, **self.settings}))
+
+    def _as_asked(self, task: Task) -> Task:
+        """Give the task as the run's method asks it, with the training rows that it shows, if any."""
+        if self.exported is not None:  # only tasks that are asked as they are can be exported; methods load torch
+            return task
+        asked = own_task(self.plan.method, task, self.plan.options)
+        return with_rows(asked, read_rows(self.path / FILE) if (self.path / FILE).is_file() else ())
 
     @functools.cached_property
     def _engine(self) -> tuple[Any, Any]:
-        """Model and tokenizer, built once."""
+        """Model (or what runs it) and tokenizer, built once."""
+        if self.exported is not None:
+            return self.exported.open(self.path / "config.json", threads=self.threads)
+        import torch
+
+        from tunesmith.bundle.delta import rebuild
         from tunesmith.models.build import build_model, build_tokenizer, read_config
         from tunesmith.models.find import check_folder
 
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         if (delta := self.facts.get("delta")) and not delta["merged"]:
             return rebuild(self.path, delta, self.plan, self.task), build_tokenizer(self.path)
         check_folder(self.path)
@@ -92,7 +119,7 @@ class Bundle:
         task = self.task.configured(options)
         max_length = int(self.facts["max_length"])
         examples = task.encode(records, tokenizer, labels=self.labels, max_length=max_length)
-        batch_tokens = int(self.facts["batch_tokens"])
+        batch_tokens = int(self.facts["batch_tokens"]) if self.exported is None else self.exported.batch_tokens
         return task.answer(model, examples, tokenizer=tokenizer, labels=self.labels, batch_tokens=batch_tokens)
 
     def predict(self, inputs: Input | Sequence[Input], **options: Any) -> list[Prediction]:
@@ -198,16 +225,27 @@ def with_abstention(
     return dataclasses.replace(scores, details=details)
 
 
-def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> Bundle:
+def load(
+    path: str | Path,
+    *,
+    verify: bool = True,
+    task: Task | None = None,
+    engine: str = AUTO,
+    threads: int | None = None,
+) -> Bundle:
     """Open a run folder.
 
     Args:
         path: The folder that `train` made.
         task: Your own task object, for a run of a task that is not in the catalogue.
+        engine: What answers: torch, an engine that `tunesmith export` made a model for, or auto: the latter where it
+            can run here, else torch (the bundle's `remark` then says why).
+        threads: CPU threads of an answer; None leaves it to the engine.
         verify: Compare every file with the manifest's hashes first (about 0.1 seconds for 100 MB).
 
     Raises:
-        BundleProblem: The folder is missing, unfinished, damaged, or of a newer format.
+        BundleProblem: The folder is missing, unfinished, damaged, of a newer format, or not exported for the engine.
+        MissingExtra: The engine that is asked for is not installed.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -222,6 +260,9 @@ def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> 
             where=str(path),
             do="give the folder that `tunesmith train` named in its last lines",
         )
+    if (folder / NEXT).is_dir():  # a better model was being put in its place when something stopped it
+        with explain_os_errors(folder, "putting the newer model in its place"):
+            complete(folder)
     if not (folder / MANIFEST).is_file():
         is_started = (folder / "plan.json").is_file()
         raise BundleProblem(
@@ -229,14 +270,12 @@ def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> 
             where=str(folder),
             do=f"tunesmith train --resume {path}" if is_started else "give the folder that `tunesmith train` made",
         )
-    faults = find_damage(folder) if verify else []
-    if faults:
-        raise BundleProblem(
-            f"this run folder is damaged: {'; '.join(faults[:3])}"
-            + (f" and {len(faults) - 3} more" if len(faults) > 3 else ""),
-            where=str(folder),
-            do="restore it from a copy, or train again: tunesmith train " + str(folder / "recipe.yaml"),
-        )
+    manifest = _manifest(folder)
+    has_export = bool(name_of(manifest)) and engine != TORCH
+    if verify:
+        _demand_whole(folder, lambda name: not _is_exported(name) and not (has_export and _is_weights(name)))
+        if has_export:
+            _demand_whole_export(folder)
     if not (folder / "bundle.json").is_file():
         raise BundleProblem(
             "this folder is no run: it has no bundle.json",
@@ -250,6 +289,51 @@ def load(path: str | Path, *, verify: bool = True, task: Task | None = None) -> 
             where=str(folder),
             do="update Tunesmith: pip install --upgrade tunesmith",
         )
+    exported, remark = choose_exported(folder, manifest, engine)
+    settings: dict[str, Any] = {}
+    if exported is not None and exported.engine == TORCH:  # no model of its own: the run's, in 8 bits
+        settings, exported = {"weights": exported.facts["quantized"]}, None
+    if verify and has_export and exported is None:
+        _demand_whole(folder, _is_weights)
     plan = from_json(Plan, json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     gain = from_json(Gain, json.loads((folder / "gain.json").read_text(encoding="utf-8")))
-    return Bundle(folder, facts, plan, gain, task)
+    return Bundle(folder, facts, plan, gain, task, exported, threads, remark, settings)
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    """Give the manifest; nothing where it cannot be read, which `find_damage` tells of."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_exported(name: str) -> bool:
+    return name.startswith(f"{FOLDER}/")
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def _demand_whole(folder: Path, is_wanted: Callable[[str], bool]) -> None:
+    if faults := find_damage(folder, is_wanted):
+        raise BundleProblem(
+            f"this run folder is damaged: {_listed(faults)}",
+            where=str(folder),
+            do="restore it from a copy, or train again: tunesmith train " + str(folder / "recipe.yaml"),
+        )
+
+
+def _demand_whole_export(folder: Path) -> None:
+    if faults := find_damage(folder, _is_exported):
+        raise BundleProblem(
+            f"what this run was exported to is damaged: {_listed(faults)}",
+            where=str(folder),
+            do=f"export it again: tunesmith export {folder}; or answer with --engine torch",
+        )
+
+
+def _listed(faults: Sequence[str]) -> str:
+    return "; ".join(faults[:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")

@@ -40,6 +40,7 @@ LINES = {
     "ngram": "Counts of characters (6-grams)",
     "best-overlap": "Sentence that shares most words",
 }
+UNTRAINED = "The base model, asked (nothing trained)"  # instead of "after", for methods that only ask
 METRICS = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
@@ -85,6 +86,8 @@ class Facts:
     events: Sequence[Event]
     inspection: Inspection | None
     recipe: str
+    speed: Mapping[str, Any]
+    attempts: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def render_report(
     inspection: Inspection | None = None,
     recipe: str = "",
     created: str = "",
+    speed: Mapping[str, Any] | None = None,
+    attempts: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Give one self-contained HTML page; the same input gives the same bytes.
 
@@ -119,10 +124,12 @@ def render_report(
         inspection: Of the data file.
         recipe: The recipe as text.
         created: When, as it is to be printed. The clock is never read here.
+        speed: Seconds by stage, tokens per second and the share of the machine's peak.
+        attempts: What a run with a budget tried.
     """
-    facts = Facts(scores, gain, plan, events, inspection, recipe)
+    facts = Facts(scores, gain, plan, events, inspection, recipe, speed or {}, attempts)
     drawn = [(key, title, data) for key, title, build in SECTIONS if (data := build(facts))]
-    page = _environment().get_template("report.html.jinja")
+    page = page_engine().get_template("report.html.jinja")
     text = page.render(name=name, created=created, facts=facts, headline=_headline(facts), sections=drawn)
     return text.lstrip() + "\n"
 
@@ -133,7 +140,14 @@ def gain_lines(gain: Gain) -> list[Line]:
     order = sorted(
         found, key=lambda key: (key == "after", key == "before", list(LINES).index(key) if key in LINES else 9)
     )
-    return [Line(key, LINES.get(key, key), found[key], gain.differences.get(key)) for key in order]
+    names = LINES if gain.trainable_share else {**LINES, "after": UNTRAINED}
+    return [Line(key, _line_name(key, names, found[key]), found[key], gain.differences.get(key)) for key in order]
+
+
+def _line_name(key: str, names: Mapping[str, str], scores: Scores) -> str:
+    """Give what the line is called; a baseline that learnt from a sample of the rows says so."""
+    rows = scores.details.get("learnt_from")
+    return names.get(key, key) + (f" (of {rows:,} rows)" if rows else "")
 
 
 def gain_table_html(name: str, gain: Gain) -> str:
@@ -226,9 +240,8 @@ def _headline(facts: Facts) -> dict[str, Any]:
             value, _, interval = points(best.difference).partition(" ")
             title = "Difference" if scores.main in NO_SHARE else "Points gained"
             tiles.insert(0, (title, value, f"over {best.name} {interval}"))
-        tiles.append(
-            ("Whole run", duration(gain.seconds), f"{charts.percent(gain.trainable_share, 2)} of parameters trained")
-        )
+        share = f"{charts.percent(gain.trainable_share, 2)} of parameters trained"
+        tiles.append(("Whole run", duration(gain.seconds), share if gain.trainable_share else "nothing was trained"))
     else:
         tiles.append(("Time to answer", duration(scores.seconds), f"{scores.n:,} rows"))
     return {
@@ -377,6 +390,40 @@ def _making(facts: Facts) -> dict[str, Any] | None:
     }
 
 
+def _attempts(facts: Facts) -> dict[str, Any] | None:
+    if not facts.attempts or facts.plan is None:
+        return None
+    metric = str(facts.plan.options.get("select_by", facts.scores.main))
+    lines = [
+        {
+            **attempt,
+            "score": attempt["problem"] or amount(metric, attempt["valid_score"]),
+            "began": duration(attempt["began"]),
+            "took": duration(attempt["seconds"]),
+        }
+        for attempt in facts.attempts
+    ]
+    return {"metric": metric_name(metric), "lines": lines}
+
+
+def _speed(facts: Facts) -> dict[str, Any] | None:
+    stages = facts.speed.get("stages")
+    if not stages:
+        return None
+    whole = sum(stages.values()) or 1.0
+    ordered = sorted(stages.items(), key=lambda stage: -stage[1])
+    known = []
+    if "tokens_per_second" in facts.speed:
+        known = [
+            ("Tokens trained on", f"{facts.speed['tokens']:,}"),
+            ("Tokens per second of training", f"{facts.speed['tokens_per_second']:,.0f}"),
+        ]
+    if "share_of_peak" in facts.speed:
+        known.append(("Share of this machine's matrix peak", f"{100 * facts.speed['share_of_peak']:.0f}%"))
+        known.append(("Matrix peak, measured", f"{facts.speed['peak_gflops']:,.0f} GFLOP/s"))
+    return {"known": known, "stages": [(name, duration(took), 100 * took / whole) for name, took in ordered]}
+
+
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Give nested settings as lines of dotted name and value."""
     lines: list[tuple[str, str]] = []
@@ -403,6 +450,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
     ("samples", "Some of its answers", _samples),
     ("worst", "Most confident mistakes", _worst),
     ("data", "The data", _data),
+    ("attempts", "What was tried in the time", _attempts),
+    ("speed", "Where the time went", _speed),
     ("making", "How it was made", _making),
     ("intervals", "How the intervals were made", _intervals),
 )
@@ -418,10 +467,15 @@ def _shown(value: Any) -> Any:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
-    """Give the template engine; escaping is on for every value, and a name that is not there is an error."""
+def page_engine(folder: Path | None = None) -> jinja2.Environment:
+    """Give the template engine; escaping is on for every value, and a name that is not there is an error.
+
+    Args:
+        folder: Where templates are looked for before this room's own, which hold the look of all pages.
+    """
+    own = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([folder or own, own]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,

@@ -6,13 +6,17 @@ adapter/             what was learnt, apart        (its files at the top, and no
 bundle.json          id, task, labels, threshold   data.json, splits.json   what was in the file, who is where
 report.html          the report                    rejected.jsonl           rows that were not used, and why
 log.jsonl            events of the training        manifest.json            hashes of all this, written last
+speed.json           where the time went        attempts.json            what a run with a budget tried
+shown_rows.jsonl     training rows, texts and labels, where the method shows them to the model with every question
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from tunesmith.bundle.card import render_card
 from tunesmith.bundle.delta import FOLDER, Delta, write_delta
 from tunesmith.bundle.report import render_report
 from tunesmith.data import write_rejected
-from tunesmith.types import Event, Gain, Inspection, Plan, Splits
+from tunesmith.tasks.shown_rows import FILE, write_rows
+from tunesmith.types import Event, Gain, Inspection, Plan, Record, Splits
 
 FORMAT = 1
 
@@ -44,6 +49,10 @@ class Contents:
     pipeline: str  # what model hubs call the task
     hub_id: str = ""  # of the base model, where it has one
     delta: Delta | None = None  # what was learnt apart from the base's own weights
+    name: str = ""  # else the folder's
+    speed: Mapping[str, Any] = field(default_factory=dict)  # seconds by stage, tokens per second, share of the peak
+    attempts: Sequence[Mapping[str, Any]] = ()  # of a run with a budget: what was tried, when, how well it did
+    rows: Sequence[Record] = ()  # training rows that the task shows the model with every question
 
 
 def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] = ()) -> None:
@@ -66,13 +75,18 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
     write_json(folder / "plan.json", plan)
     write_json(folder / "gain.json", gain)
     write_json(folder / "data.json", contents.inspection)
-    parts = {part: [record.id for record in getattr(contents.splits, part)] for part in ("train", "valid", "test")}
-    write_json(folder / "splits.json", parts)
+    if contents.speed:
+        write_json(folder / "speed.json", contents.speed)
+    if contents.attempts:
+        write_json(folder / "attempts.json", contents.attempts)
+    if contents.rows:
+        write_file(folder / FILE, write_rows(contents.rows))
+    write_file(folder / "splits.json", _ids_as_json(contents.splits))
     write_rejected(contents.inspection.rejected, folder / "rejected.jsonl")
     bundle = {
         "format": FORMAT,
         "id": plan.id,
-        "name": folder.name,
+        "name": contents.name or folder.name,
         "created": contents.created,
         "task": plan.task,
         "labels": plan.labels,
@@ -84,7 +98,7 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
     }
     write_json(folder / "bundle.json", bundle)
     card = render_card(
-        name=folder.name,
+        name=contents.name or folder.name,
         plan=plan,
         gain=gain,
         labels=plan.labels,
@@ -94,7 +108,7 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
     )
     write_file(folder / "README.md", card)
     report = render_report(
-        name=folder.name,
+        name=contents.name or folder.name,
         scores=gain.after,
         gain=gain,
         plan=plan,
@@ -102,9 +116,23 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         inspection=contents.inspection,
         recipe=contents.recipe,
         created=contents.created,
+        speed=contents.speed,
+        attempts=contents.attempts,
     )
     write_file(folder / "report.html", report)
     write_manifest(folder, leave_out=leave_out, id=plan.id, created=contents.created)
+
+
+def _ids_as_json(splits: Splits) -> Iterator[bytes]:
+    """Give who is in which part as `write_json` would write it, piece by piece: there may be millions."""
+    for opening, part in (("{", "train"), (",", "valid"), (",", "test")):
+        yield f'{opening}\n  "{part}": ['.encode()
+        comma = ""
+        for record in getattr(splits, part):
+            yield f"{comma}\n    {json.dumps(record.id, ensure_ascii=False)}".encode()
+            comma = ","
+        yield b"\n  ]" if comma else b"]"
+    yield b"\n}\n"
 
 
 def _save_model(folder: Path, contents: Contents) -> None:
