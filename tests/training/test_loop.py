@@ -8,8 +8,8 @@ import torch
 import tunesmith
 from tunesmith.errors import TrainingProblem
 from tunesmith.models.find import hash_file
-from tunesmith.training import loop
-from tunesmith.training.job import prepare
+from tunesmith.training import loop, schedules
+from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import make_recipe
 from tunesmith.types import Plan
 
@@ -21,13 +21,13 @@ def plan_of(**options) -> Plan:
 
 def test_rate_rises_and_falls_linearly():
     plan = plan_of()
-    rates = [loop.learning_rate_at(step, plan) for step in range(100)]
+    rates = [schedules.learning_rate_at(step, plan) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == pytest.approx(1.0)
     assert rates[10] == pytest.approx(1.0)
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(1 / 90)
-    assert loop.learning_rate_at(100, plan) == 0.0
+    assert schedules.learning_rate_at(100, plan) == 0.0
 
 
 def test_a_step_does_not_depend_on_how_it_is_filled(toy_options, tmp_path):

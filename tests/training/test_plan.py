@@ -9,7 +9,6 @@ import torch
 
 from tunesmith.errors import PlanProblem
 from tunesmith.tasks.batching import steps_per_epoch
-from tunesmith.training.job import prepare
 from tunesmith.training.plan import (
     choose_batch_size,
     choose_device,
@@ -18,6 +17,7 @@ from tunesmith.training.plan import (
     choose_precision,
     versions,
 )
+from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import make_recipe
 
 
@@ -95,9 +95,11 @@ def test_pricing_leaves_no_trace(toy_options):
     job = prepare(make_recipe({**toy_options, "seed": 5}))
     state = torch.get_rng_state()
     from tunesmith.training.plan import _price
+    from tunesmith.training.regime import make_learning
 
     weights = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
-    _price(job.intake.task, job.model, job.examples["train"], 16, 4096, job.tokenizer, "cpu")
+    learning = make_learning(job.intake.task, job.plan.options, job.model)
+    _price(job.intake.task, job.model, job.examples["train"], 16, 4096, job.tokenizer, learning)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in job.model.state_dict().items())
     assert all(parameter.grad is None for parameter in job.model.parameters())

@@ -124,7 +124,7 @@ def test_a_signal_saves_and_leaves_with_its_own_code(options, undisturbed, tmp_p
 def stopped_run(options, folder: Path, steps: int = 9) -> Path:
     """Give an unfinished run that was stopped after some steps."""
     from tunesmith.errors import Stopped
-    from tunesmith.training.job import prepare
+    from tunesmith.training.prepare import prepare
     from tunesmith.training.recipe import make_recipe
 
     job = prepare(make_recipe({**options, "out": str(folder)}))
@@ -164,7 +164,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over_aloud(options, undisturbed, tmp_path, damage):
-    from tunesmith.training.job import prepare_resume
+    from tunesmith.training.prepare import prepare_resume
 
     folder = stopped_run(options, tmp_path / "run")
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
@@ -271,7 +271,7 @@ def test_resume_works_from_another_folder_with_relative_paths(options, undisturb
 
 def test_what_is_kept_can_be_gone_back_to(options, undisturbed, tmp_path):
     """Checkpoints at evaluations only: when the newest is damaged, the one before still has its best weights."""
-    from tunesmith.training.job import prepare_resume
+    from tunesmith.training.prepare import prepare_resume
 
     folder = stopped_run({**options, "checkpoint_seconds": 1000, "eval_steps": 3}, tmp_path / "run", steps=20)
     assert len(list((folder / "checkpoints").glob("step-*"))) >= 2
@@ -285,7 +285,7 @@ def test_what_is_kept_can_be_gone_back_to(options, undisturbed, tmp_path):
 
 
 def test_new_checkpoints_outlive_damaged_ones(options, tmp_path):
-    from tunesmith.training.job import prepare_resume
+    from tunesmith.training.prepare import prepare_resume
 
     folder = stopped_run(options, tmp_path / "run", steps=9)
     for path in sorted((folder / "checkpoints").glob("step-*"))[-2:]:
@@ -300,7 +300,7 @@ def test_new_checkpoints_outlive_damaged_ones(options, tmp_path):
 
 
 def test_a_run_that_another_process_finished_is_left_alone(options, tmp_path):
-    from tunesmith.training.job import prepare_resume
+    from tunesmith.training.prepare import prepare_resume
 
     folder = stopped_run(options, tmp_path / "run", steps=5)
     late = prepare_resume(folder)

@@ -26,6 +26,8 @@ class Anatomy:
     kind: str = ""  # the model's class, e.g. BertForSequenceClassification
     is_decoder: bool = False  # reads from left to right and has no encoder
     is_encoder_decoder: bool = False
+    drawn: tuple[str, ...] = ()  # names of the parameters that the base model's files did not hold
+    body_name: str = ""  # of the body in the model: what the names of its parameters begin with
 
 
 def find_anatomy(model: nn.Module, *, has_fresh_head: bool = True) -> Anatomy:
@@ -71,6 +73,8 @@ def find_anatomy(model: nn.Module, *, has_fresh_head: bool = True) -> Anatomy:
         kind=type(model).__name__,
         is_decoder=not is_encoder_decoder and any(getattr(part, "is_causal", False) for part in body.modules()),
         is_encoder_decoder=is_encoder_decoder,
+        drawn=tuple(getattr(model, "drawn", ())),
+        body_name=str(getattr(model, "base_model_prefix", "")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def quiet() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 _DROPOUTS = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"),
-    *("dropout_rate", "attention_dropout", "seq_classif_dropout", "activation_dropout", "pooler_dropout"),
-    *("embd_pdrop", "resid_pdrop", "attn_pdrop"),
+    *("hidden_dropout_prob", "classifier_dropout", "dropout", "dropout_rate"),
+    *("seq_classif_dropout", "activation_dropout", "pooler_dropout", "embd_pdrop", "resid_pdrop"),
 )
 _FAULTS: tuple[type[Exception], ...] = (
     # What a folder that does not fit makes the libraries raise.
@@ -46,7 +46,13 @@ _FAULTS: tuple[type[Exception], ...] = (
 
 
 def build_model(
-    folder: Path, model_class: str, *, seed: int = 0, dropout: float | None = None, **entries: Any
+    folder: Path,
+    model_class: str,
+    *,
+    seed: int = 0,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+    **entries: Any,
 ) -> nn.Module:
     """Load weights into `model_class`; what the folder does not hold (the head) is drawn from `seed`.
 
@@ -54,11 +60,13 @@ def build_model(
         folder: A folder that `find_base` has cleared.
         model_class: Name of a Transformers auto class, e.g. "AutoModelForSequenceClassification".
         seed: Of the fresh parameters.
-        dropout: Replaces every dropout of the configuration (0..1); None keeps the model's own.
+        dropout: Replaces every dropout of the configuration (0..1) but that of attention; None keeps the model's own.
+        attention_dropout: Replaces the dropout of attention weights; None keeps the model's own.
         entries: Override entries of the model's configuration, e.g. `num_labels`, `id2label`.
 
     Returns:
-        The module, in evaluation mode, in float32, on the CPU.
+        The module, in evaluation mode, in float32, on the CPU. Its attribute `drawn` names the parameters that the
+        folder did not hold.
 
     Raises:
         ModelProblem: Transformers cannot build this class from this folder.
@@ -69,9 +77,10 @@ def build_model(
             config = transformers.AutoConfig.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, **entries
             )
-            for name in _DROPOUTS if dropout is not None else ():
-                if hasattr(config, name):
-                    setattr(config, name, dropout)
+            for names, value in ((_DROPOUTS, dropout), (_ATTENTION_DROPOUTS, attention_dropout)):
+                for name in names if value is not None else ():
+                    if hasattr(config, name):
+                        setattr(config, name, value)
             model, report = getattr(transformers, model_class).from_pretrained(
                 folder,
                 output_loading_info=True,
@@ -87,7 +96,14 @@ def build_model(
     if _is_sentence_encoder(folder) or any("pooler" in name for name in report["missing_keys"]):
         _start_pooler(model)
     fitted: nn.Module = model.eval()
+    fitted.drawn = drawn_names(report)
     return fitted
+
+
+def drawn_names(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the names of the parameters that the folder did not hold, or held for other labels: they were drawn."""
+    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
+    return tuple(sorted({*report["missing_keys"], *mismatched}))
 
 
 def _is_sentence_encoder(folder: Path) -> bool:

@@ -219,3 +219,8 @@ def hash_file(path: Path) -> str:
     """Give the sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(*parts: object) -> str:
+    """Give 16 hexadecimal digits of a hash over what decides something: plain values, and sets of them."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=sorted).encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
 """Keep the state of a run so that it can go on after any crash, bit for bit.
 
 A checkpoint is a folder `step-00000120`: `weights.safetensors` (the trainable parameters and the buffers),
-`optimizer.safetensors`, `state.json`, and a manifest of hashes. It is written under a temporary name, synced and
-renamed. No random state is kept: every random draw of a run is a function of its seed and the step (see `loop`).
+`optimizer.safetensors`, `state.json`, and a manifest of hashes; where weights are averaged, `average.safetensors` too.
+It is written under a temporary name, synced and renamed. No random state is kept: every random draw of a run is a
+function of its seed and the step (see `loop`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,14 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers()
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    *,
+    average: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Save a checkpoint into `folder` (the run's `checkpoints`), then forget those no longer needed.
 
     Args:
@@ -55,13 +63,16 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         model: Its trainable parameters and buffers are kept.
         optimizer: Its per-parameter tensors are kept, under the parameters' names.
         state: Plain JSON: at least `step` and `best_step` (a step whose checkpoint holds the best weights, or None).
+        average: Averaged weights by the parameters' names, where the run has them.
 
     Raises:
         MachineProblem: The disk has too little room, or writing failed; earlier checkpoints are untouched.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model)}
     moments, numbers = _optimizer_state(model, optimizer)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in [*weights.values(), *moments.values()])
+    means = {name: tensor.detach().cpu().contiguous() for name, tensor in (average or {}).items()}
+    tensors = [*weights.values(), *moments.values(), *means.values()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     folder.mkdir(parents=True, exist_ok=True)
     demand_space(folder, 2 * size)
     target = folder / _name(state["step"])
@@ -71,6 +82,8 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     def fill(temporary: Path) -> None:
         save_file(weights, temporary / "weights.safetensors")
         save_file(moments, temporary / "optimizer.safetensors")
+        if means:
+            save_file(means, temporary / "average.safetensors")
         write_json(temporary / "state.json", {**state, "optimizer": numbers})
 
     write_folder(target, fill)
@@ -161,6 +174,12 @@ def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in _weights(model):
             tensor.copy_(kept[name])
+
+
+def load_average(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    """Give the averaged weights of the checkpoint at `step`, by the parameters' names."""
+    found: dict[str, torch.Tensor] = load_file(folder / _name(step) / "average.safetensors")
+    return found
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

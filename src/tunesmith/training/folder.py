@@ -4,7 +4,8 @@ runs/reviews/
   recipe.yaml, plan.json    written before the first step
   log.jsonl                 one event a line, as they happen
   lock                      held by the process that trains
-  checkpoints/              removed when the bundle is whole
+  checkpoints/, states/,    removed when the bundle is whole
+  encoded/
   ...                       the bundle's files; manifest.json, the last of them, says that it is whole
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +27,16 @@ from tunesmith.types import Event, to_json
 LOG = "log.jsonl"
 LOCK = "lock"
 CHECKPOINTS = "checkpoints"
+STATES = "states"  # of frozen blocks, run once
+ENCODED = "encoded"  # the rows as token ids
 HOLDER = "holder"  # number of the process that holds the lock
-WORKING = (LOCK, HOLDER, CHECKPOINTS)  # not part of the bundle
+WORKING = (LOCK, HOLDER, CHECKPOINTS, STATES, ENCODED)  # not part of the bundle
+
+
+def clear(folder: Path) -> None:
+    """Remove what only the unfinished run needed, and what can be made again."""
+    for name in (CHECKPOINTS, STATES, ENCODED):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def new_folder(out: str, data: str, command: str = "train") -> Path:

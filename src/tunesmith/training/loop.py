@@ -6,24 +6,24 @@ torch anew before each step, dropout. So a run that is resumed at a step goes on
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from tunesmith.errors import Stopped, TrainingProblem
-from tunesmith.methods import Upkeep
 from tunesmith.metrics import goodness
-from tunesmith.tasks import Example
 from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
-from tunesmith.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from tunesmith.training.checkpoint import Checkpoint
+from tunesmith.training.desk import Desk, Progress, keep, lay_out, settle, take_up
+from tunesmith.training.learning import Fill, OnePass
+from tunesmith.training.material import Material
+from tunesmith.training.schedules import learning_rate_at
 from tunesmith.types import Event, Plan
 
 if TYPE_CHECKING:
@@ -35,86 +35,6 @@ _CALM = (
 )
 
 
-class Objective(Protocol):
-    """What the loop asks of whatever is learnt. A `Task` is one; so is masked-language modelling."""
-
-    def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
-        """Make tensors of examples. Chance comes from torch's generator, which is seeded for each step."""
-
-    def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
-        """Give the number of units (rows, or predicted tokens) that the loss of the batch is the sum of."""
-
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Give the loss summed over the units of the batch: a scalar."""
-
-    def evaluate(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
-    ) -> dict[str, float]:
-        """Give the mean `loss` and the metric that the plan selects by, without chance."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the loop works on; all of it is fixed before the first step."""
-
-    task: Objective
-    model: nn.Module
-    tokenizer: Any
-    train: Sequence[Example]
-    valid: Sequence[Example]
-    labels: Sequence[str] = ()
-    upkeep: Upkeep | None = None  # what the method does between steps
-
-    @functools.cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each training example; what knows them without making each example says so itself."""
-        known: list[int] | None = getattr(self.train, "lengths", None)
-        return known if known is not None else [example.length for example in self.train]
-
-
-@dataclass
-class Progress:
-    """Where a run stands. Everything that a checkpoint needs besides tensors."""
-
-    step: int = 0
-    best_step: int | None = None
-    best_value: float = -1e308  # larger is better, whatever the metric; JSON has no infinities
-    best_loss: float = 1e308
-    waited: int = 0  # evaluations since the best one
-    is_over: bool = False  # stopped early
-    loss_sum: float = 0.0  # over the rows seen since the last evaluation, each step's mean loss times its rows
-    loss_rows: int = 0
-    seconds: float = 0.0  # spent training, over all resumptions
-
-
-def learning_rate_at(step: int, plan: Plan) -> float:
-    """Give the rate of the step counted from 0: linear warm-up, then linear decay to zero at `plan.steps`."""
-    peak = float(plan.options["learning_rate"])
-    warmup = math.ceil(float(plan.options["warmup_ratio"]) * plan.steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * max(0.0, (plan.steps - step) / max(1, plan.steps - warmup))
-
-
-def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Make AdamW over the trainable parameters; biases and norms do not decay, the fresh head learns faster.
-
-    Source: Loshchilov & Hutter 2019. The fused kernel does the same arithmetic in one pass over memory.
-    """
-    body = {id(parameter) for parameter in model.base_model.parameters()}
-    factors = {True: 1.0, False: float(plan.options["head_learning_rate_factor"])}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            decay = float(plan.options["weight_decay"]) if parameter.dim() > 1 else 0.0
-            groups.setdefault((factors[id(parameter) in body], decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": group, "weight_decay": decay, "factor": factor} for (factor, decay), group in groups.items()],
-        lr=float(plan.options["learning_rate"]),
-        fused=True,
-    )
-
-
 def training_events(
     plan: Plan,
     material: Material,
@@ -123,6 +43,7 @@ def training_events(
     *,
     checkpoint: Checkpoint | None = None,
     stop_signal: Callable[[], int] = lambda: 0,
+    is_time_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train until the last step or until validation stops improving; the best weights are in the model at the end.
 
@@ -133,6 +54,7 @@ def training_events(
         accelerator: Places the model; one process, several, or mixed precision are its configuration.
         checkpoint: Where to go on from.
         stop_signal: Asked after every step; a number other than 0 (the signal's) saves and stops.
+        is_time_up: Asked after every step; when it is, the validation rows are scored once more and training ends.
 
     Yields:
         "step" (loss, learning_rate), "evaluation" (validation scores, train_loss) and "checkpoint" events. Their
@@ -143,44 +65,46 @@ def training_events(
         MachineProblem: A checkpoint could not be written.
         Stopped: A signal came; everything up to the last step is saved.
     """
-    model, optimizer = accelerator.prepare(material.model, make_optimizer(material.model, plan))
-    bare, inner = accelerator.unwrap_model(model), getattr(optimizer, "optimizer", optimizer)
+    desk = lay_out(plan, material, accelerator, stop_signal)
     progress = Progress()
     if checkpoint is not None:
-        load_checkpoint(checkpoint, bare, inner)
-        if accelerator.scaler is not None and checkpoint.state.get("scaler"):
-            accelerator.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
-        progress = Progress(**{name: checkpoint.state[name] for name in Progress.__dataclass_fields__})
+        progress = take_up(desk, checkpoint)
     started = saved = time.perf_counter()
-    earlier = progress.seconds
+    earlier, saved_step = progress.seconds, progress.step
 
     def event(kind: Any, values: Mapping[str, float] | None = None) -> Event:
         progress.seconds = earlier + time.perf_counter() - started
         return Event(kind, progress.seconds, progress.step, values or {})
 
     def save() -> Event:
-        nonlocal saved
+        nonlocal saved, saved_step
         done = event("checkpoint")
         if accelerator.is_main_process:
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-            save_checkpoint(folder, bare, inner, {**vars(progress), "scaler": scaler})
+            with material.watch("checkpoints"):
+                keep(desk, progress, folder)
         accelerator.wait_for_everyone()
-        saved = time.perf_counter()
+        saved, saved_step = time.perf_counter(), progress.step
         return done
 
-    steps = _steps_from(plan, material.lengths, progress.step)
+    steps = _steps_from(plan, material.lengths, progress.step, material.own_order)
     while not progress.is_over and (rows := next(steps, None)) is not None:
-        loss = _step(plan, material, model, optimizer, accelerator, rows, progress.step)
-        progress.step += 1
-        progress.loss_sum += loss * len(rows)
-        progress.loss_rows += len(rows)
-        yield event("step", {"loss": loss, "learning_rate": learning_rate_at(progress.step - 1, plan)})
-        is_evaluated = progress.step % int(plan.options["eval_steps"]) == 0 or progress.step == plan.steps
+        loss = _step(desk, rows, progress.step)
+        is_evaluated = False
+        if loss is not None:
+            progress.step += 1
+            progress.loss_sum += loss * len(rows)
+            progress.loss_rows += len(rows)
+            yield event("step", {"loss": loss, "learning_rate": learning_rate_at(progress.step - 1, plan)})
+            is_last = progress.step == plan.steps or is_time_up()
+            is_evaluated = is_last or progress.step % int(plan.options["eval_steps"]) == 0
         if is_evaluated:
-            yield event("evaluation", _evaluate(plan, material, bare, progress))
+            with material.watch("evaluation"), desk.regime.as_kept(progress.step):
+                scores = _evaluate(desk, progress)
+            yield event("evaluation", scores)
+            progress.is_over |= is_last
         is_due = time.perf_counter() - saved > float(plan.options["checkpoint_seconds"])
-        signal_number, is_due, progress.is_over = _agree(accelerator, stop_signal(), is_due, progress.is_over)
-        if is_evaluated or signal_number or is_due:
+        signal_number, is_due, progress.is_over = _agree(accelerator, desk.stop_signal(), is_due, progress.is_over)
+        if is_evaluated or ((signal_number or is_due) and saved_step != progress.step):
             yield save()
         if signal_number:
             raise Stopped(
@@ -188,9 +112,8 @@ def training_events(
                 where=str(folder.parent),
                 signal_number=signal_number,
             )
-    if progress.best_step is not None and progress.best_step != progress.step:
-        load_weights(folder, progress.best_step, bare)
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+    settle(desk, progress, folder)
+    accelerator.unwrap_model(desk.model, keep_fp32_wrapper=False).eval()
 
 
 def _agree(accelerator: Accelerator, signal_number: int, is_due: bool, is_over: bool) -> tuple[int, bool, bool]:
@@ -202,62 +125,98 @@ def _agree(accelerator: Accelerator, signal_number: int, is_due: bool, is_over: 
     return int(largest[0]), bool(largest[1]), bool(largest[2])
 
 
-def _steps_from(plan: Plan, lengths: Sequence[int], first: int) -> Iterator[list[int]]:
+def _steps_from(
+    plan: Plan, lengths: Sequence[int], first: int, order: Callable[..., list[list[int]]] | None = None
+) -> Iterator[list[int]]:
     """Yield the rows of every step from `first` (counted from 0) to the last of the plan."""
     batch_size = int(plan.options["batch_size"]) * int(plan.options["gradient_accumulation_steps"])
     each = steps_per_epoch(len(lengths), batch_size)
     for epoch in range(first // each, math.ceil(plan.steps / each)):
-        steps = epoch_steps(lengths, batch_size, seed=plan.seed, epoch=epoch)
+        chance = {"seed": plan.seed, "epoch": epoch}
+        steps = epoch_steps(lengths, batch_size, **chance) if order is None else order(batch_size, **chance)
         yield from steps[max(0, first - epoch * each) : plan.steps - epoch * each]
 
 
-def _step(
-    plan: Plan,
-    material: Material,
-    model: nn.Module,
-    optimizer: Any,
-    accelerator: Accelerator,
-    rows: list[int],
-    step: int,
-) -> float:
-    """Make one optimiser update from `rows`; give the mean loss over them.
+def _step(desk: Desk, rows: list[int], step: int) -> float | None:
+    """Make one optimiser update from `rows`; give the mean loss over them, or None where a signal came before it.
 
     Each process takes every n-th row, so that lengths stay balanced. The gradient is the mean over all units (rows, or
     predicted tokens) of the step, whatever the number of processes and of fills.
     """
+    plan, material, accelerator = desk.plan, desk.material, desk.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(_mix(plan.seed, step, rank))
-    for group in optimizer.param_groups:
+    for group in desk.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, plan) * group["factor"]
     mine = rows[rank::world] or rows[:1]  # a process without a row still has to take part in the exchange
     share = 1.0 if rows[rank::world] else 0.0
-    fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))
-    batches = [material.task.batch([material.train[row] for row in part], material.tokenizer) for part in fills]
+    with material.watch("batches"):
+        fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))
+        batches = [material.task.batch([material.train[row] for row in part], material.tokenizer) for part in fills]
+    material.watch.tokens += sum(material.lengths[row] for row in mine)
     mass = torch.tensor(share * sum(map(material.task.weight, batches)), device=accelerator.device)
     mass = max(float(accelerator.reduce(mass, "sum")), 1e-9) if world > 1 else max(float(mass), 1e-9)
-    model.train()
+    desk.model.train()
+    held = desk.regime.holding(step, is_alone=desk.is_alone)
+    with material.watch("forward"), held, _looking_ahead(desk, batches):
+        total = _add_gradients(desk, batches, share=share, mass=mass)
+    if total is None:
+        desk.optimizer.zero_grad()
+        return None
+    mean = float(accelerator.reduce(total, "sum")) / mass
+    with material.watch("update"):
+        _update(desk, mean, step)
+    return mean
+
+
+def _looking_ahead(desk: Desk, batches: Sequence[Mapping[str, torch.Tensor]]) -> contextlib.AbstractContextManager[Any]:
+    """Let what compares rows with each other see all fills of a step first; not where a fill takes several passes."""
+    ahead = getattr(desk.material.task, "looking_ahead", None)
+    if ahead is None or len(batches) < 2 or not isinstance(desk.regime.learning, OnePass):
+        return contextlib.nullcontext()
+    found: contextlib.AbstractContextManager[Any] = ahead(desk.model, batches, desk.accelerator.autocast)
+    return found
+
+
+def _add_gradients(
+    desk: Desk, batches: Sequence[Mapping[str, torch.Tensor]], *, share: float, mass: float
+) -> torch.Tensor | None:
+    """Run all fills of a step; give their summed loss, or None where a signal came between two of them."""
+    accelerator, world = desk.accelerator, desk.accelerator.num_processes
+
+    def backward(loss: torch.Tensor) -> None:
+        with desk.material.watch("backward"):
+            accelerator.backward(loss * share * world / mass)
+
+    def apart() -> contextlib.AbstractContextManager[Any]:
+        held: contextlib.AbstractContextManager[Any] = accelerator.no_sync(desk.model)
+        return held
+
     total = torch.zeros((), device=accelerator.device)
     for index, batch in enumerate(batches):
+        # What others wait for must not be broken off; they and we hear the signal after the step.
+        if index and desk.is_alone and desk.stop_signal():
+            return None
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        is_last = index == len(fills) - 1
-        with accelerator.autocast():
-            loss = material.task.loss(model, batch) * share
-        if is_last:
-            accelerator.backward(loss * world / mass)
-        else:
-            with accelerator.no_sync(model):
-                accelerator.backward(loss * world / mass)
-        total += loss.detach()
-    norm = accelerator.clip_grad_norm_(model.parameters(), float(plan.options["max_grad_norm"]))
-    mean = float(accelerator.reduce(total, "sum")) / mass
-    _demand_finite(mean, norm, plan, step)
-    if (upkeep := material.upkeep) is not None:
-        upkeep.before_step(accelerator.unwrap_model(model))
-    optimizer.step()
+        with contextlib.nullcontext() if index == len(batches) - 1 else apart():
+            one = Fill(desk.model, batch, backward, accelerator.autocast, apart)
+            total += desk.regime.learning.learn(one) * share
+    return total
+
+
+def _update(desk: Desk, loss: float, step: int) -> None:
+    """Clip the gradients, check the numbers, and let optimiser, method and average take the step (from 0)."""
+    plan, upkeep = desk.plan, desk.material.upkeep
+    desk.regime.before_update(step)
+    norm = desk.accelerator.clip_grad_norm_(desk.model.parameters(), float(plan.options["max_grad_norm"]))
+    _demand_finite(loss, norm, plan, step)
     if upkeep is not None:
-        upkeep.after_step(accelerator.unwrap_model(model), step + 1, plan.steps)
-    optimizer.zero_grad()
-    return mean
+        upkeep.before_step(desk.bare)
+    desk.optimizer.step()
+    if upkeep is not None:
+        upkeep.after_step(desk.bare, step + 1, plan.steps)
+    desk.optimizer.zero_grad()
+    desk.regime.after_update(step + 1)
 
 
 def _demand_finite(loss: float, norm: Any, plan: Plan, step: int) -> None:
@@ -276,12 +235,15 @@ def _mix(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "little") >> 1
 
 
-def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progress) -> dict[str, float]:
+def _evaluate(desk: Desk, progress: Progress) -> dict[str, float]:
     """Score the validation rows and note whether they are the best so far (ties go to the lower loss)."""
-    model.eval()
+    plan, material = desk.plan, desk.material
+    desk.bare.eval()
     batch_tokens = int(plan.options["batch_tokens"])
+    if material.before_evaluation is not None:
+        material.before_evaluation(desk.bare, material)
     scores = material.task.evaluate(
-        model, material.valid, tokenizer=material.tokenizer, labels=material.labels, batch_tokens=batch_tokens
+        desk.bare, material.valid, tokenizer=material.tokenizer, labels=material.labels, batch_tokens=batch_tokens
     )
     selects_by = str(plan.options["select_by"])
     value, loss = goodness(selects_by, scores[selects_by]), scores["loss"]
@@ -293,8 +255,9 @@ def _evaluate(plan: Plan, material: Material, model: nn.Module, progress: Progre
         )
     scores |= {"train_loss": progress.loss_sum / max(1, progress.loss_rows)}
     progress.loss_sum, progress.loss_rows = 0.0, 0
-    if material.upkeep is not None and progress.step < material.upkeep.settled_after(plan.steps):
-        return scores  # the method is not done with the model: these weights may not be the result
+    settled_after = 0 if material.upkeep is None else material.upkeep.settled_after(plan.steps)
+    if progress.step < max(settled_after, desk.regime.settled_after):
+        return scores  # method or regime are not done with the model: these weights may not be the result
     if (value, -loss) > (progress.best_value, -progress.best_loss):
         progress.best_step, progress.best_value, progress.best_loss, progress.waited = progress.step, value, loss, 0
     else:

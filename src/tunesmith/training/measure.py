@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 
 from tunesmith import metrics
 from tunesmith.bundle.load import sureness, with_abstention
+from tunesmith.data.store import choose
 from tunesmith.models.anatomy import Anatomy, output_layer
 from tunesmith.models.build import build_model
 from tunesmith.models.find import Base
@@ -22,6 +25,7 @@ from tunesmith.types import Difference, Gain, Plan, Record, Scores, Splits
 NAMES = {
     "majority": "the majority class",
     "tfidf": "TF-IDF with logistic regression",
+    "tfidf-means": "the nearest class mean of TF-IDF weights",
     "before": "the model before adaptation",
     "copy": "the source as it is",
     "nearest": "the answer of the most similar training row",
@@ -37,24 +41,48 @@ NAMES = {
 }
 
 
-def baseline_scores(task: Task, splits: Splits, plan: Plan) -> tuple[dict[str, Scores], dict[str, Any]]:
-    """Score the task's naive baselines on the test rows; give their raw answers too, for paired comparison."""
+@dataclass(frozen=True)
+class Yardstick:
+    """What an adapted model is held against, measured on the same test rows."""
+
+    baselines: Mapping[str, Scores] = field(default_factory=dict)  # naive ones, by name
+    before: Scores | None = None  # the base model's zero-shot answers; None where it has no way to answer
+    answers: Mapping[str, Any] = field(default_factory=dict)  # raw ones of each, by name, for paired comparison
+
+
+def naive_yardstick(task: Task, splits: Splits, plan: Plan) -> Yardstick:
+    """Score the task's naive baselines on the test rows."""
     scores, answers = {}, {}
-    for baseline in task.baselines(splits, labels=plan.labels, seed=plan.seed):
+    most = int(plan.options["baseline_rows"])
+    sample = _sampled(splits.train, most, plan.seed)
+    for baseline in task.baselines(dataclasses.replace(splits, train=sample), labels=plan.labels, seed=plan.seed):
         answers[baseline.name] = baseline.answers
-        scores[baseline.name] = _scored(task, splits.test, baseline.answers, plan, baseline.seconds)
-    return scores, answers
+        found = _scored(task, splits.test, baseline.answers, plan, baseline.seconds)
+        if len(sample) < len(splits.train):
+            found = dataclasses.replace(found, details={**found.details, "learnt_from": len(sample)})
+        scores[baseline.name] = found
+    return Yardstick(scores, None, answers)
 
 
-def before_scores(task: Task, base: Base, tokenizer: Any, splits: Splits, plan: Plan) -> tuple[Scores | None, Any]:
-    """Score the base model's zero-shot answers on the test rows; None where it has no way to answer."""
+def _sampled(records: Sequence[Record], most: int, seed: int) -> Sequence[Record]:
+    """Give at most so many of the records, each as likely as any other, in their order."""
+    if len(records) <= most:
+        return records
+    return choose(records, sorted(random.Random(f"{seed}/baselines").sample(range(len(records)), most)))
+
+
+def with_before(
+    yardstick: Yardstick, task: Task, base: Base, tokenizer: Any, *, splits: Splits, plan: Plan
+) -> Yardstick:
+    """Add the score of the base model's zero-shot answers on the test rows, where it has a way to answer."""
     start = time.perf_counter()
     max_length = int(plan.options["max_length"])
     load = functools.partial(build_model, base.folder)
     answers = task.zero_shot(load, tokenizer, splits.test, labels=plan.labels, max_length=max_length)
     if answers is None:
-        return None, None
-    return _scored(task, splits.test, answers, plan, time.perf_counter() - start), answers
+        return yardstick
+    before = _scored(task, splits.test, answers, plan, time.perf_counter() - start)
+    return dataclasses.replace(yardstick, before=before, answers={**yardstick.answers, "before": answers})
 
 
 def _scored(task: Task, records: Sequence[Record], answers: Any, plan: Plan, seconds: float) -> Scores:
@@ -142,6 +170,7 @@ def judge(
     *,
     before: Scores | None = None,
     is_embedded: bool = True,
+    is_trained: bool = True,
 ) -> tuple[str, tuple[str, ...]]:
     """Say in plain words whether adaptation paid, and what would help where it did not (or cannot be told).
 
@@ -152,7 +181,9 @@ def judge(
         splits: Of the data.
         before: Zero-shot; it too has to be beaten.
         is_embedded: Whether the base model is an embedded one, which knows English only.
+        is_trained: Whether anything was trained; a method may also only ask the base model.
     """
+    subject = "the adapted model" if is_trained else "the base model, of which nothing was trained,"
     rivals = {**baselines, **({"before": before} if before is not None else {})}
     if not rivals:
         return f"There is nothing to compare with: {after.main.replace('_', ' ')} {after.value:.3g}.", ()
@@ -169,19 +200,22 @@ def judge(
     if is_lower_better:
         better, worse = worse, better
     if better:
-        return f"The adapted model beats {NAMES.get(name, name)} by {points} ({span}).", ()
+        return f"{subject.capitalize()} beats {NAMES.get(name, name)} by {points} ({span}).", ()
     if worse:
-        verdict = f"The adapted model is worse than {NAMES.get(name, name)}: {points} ({span}). Use the simpler one."
-        return verdict, tuple(_advice(splits, is_embedded, is_wide=False, is_training_poor=True))
-    verdict = (
-        f"It cannot be told whether the adapted model beats {NAMES.get(name, name)}: {points} ({span} includes zero)."
-    )
+        rest = f"is worse than {NAMES.get(name, name)}: {points} ({span}). Use the simpler one."
+        advice = _advice(splits, is_embedded, is_wide=False, is_training_poor=True, is_trained=is_trained)
+        return f"{subject.capitalize()} {rest}", tuple(advice)
+    verdict = f"It cannot be told whether {subject} beats {NAMES.get(name, name)}: {points} ({span} includes zero)."
     is_poor = metrics.goodness(after.main, after.value) <= metrics.goodness(after.main, rival.value)
     is_wide = is_share and high - low > 4
-    return verdict, tuple(_advice(splits, is_embedded, is_wide=is_wide or not is_poor, is_training_poor=is_poor))
+    is_wide = is_wide or not is_poor
+    advice = _advice(splits, is_embedded, is_wide=is_wide, is_training_poor=is_poor, is_trained=is_trained)
+    return verdict, tuple(advice)
 
 
-def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poor: bool) -> list[str]:
+def _advice(
+    splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poor: bool, is_trained: bool = True
+) -> list[str]:
     advice = []
     if is_wide:
         advice.append(
@@ -192,7 +226,10 @@ def _advice(splits: Splits, is_embedded: bool, *, is_wide: bool, is_training_poo
             "Much of the text is Chinese or Japanese, and the embedded model was pretrained on English: "
             "give a base model of that language (--model FOLDER, or a hub id such as google-bert/bert-base-chinese)."
         )
-    if is_training_poor:
+    if is_training_poor and not is_trained:
+        advice.append("Training on the labelled rows usually helps most: --method full, or pet where labels are few.")
+        advice.append("Other words and templates can help too: --set label_words=..., --set template=...")
+    elif is_training_poor:
         advice.append("More labelled rows, or a larger base model of the same language (--model), usually help most.")
         advice.append("More passes or another rate can help too: --epochs, --learning-rate.")
     return advice
@@ -216,5 +253,13 @@ def make_gain(
     is_embedded: bool,
 ) -> Gain:
     """Put the measured parts together with the verdict."""
-    verdict, advice = judge(after, baselines, found, splits, before=before, is_embedded=is_embedded)
+    verdict, advice = judge(
+        after,
+        baselines,
+        found,
+        splits,
+        before=before,
+        is_embedded=is_embedded,
+        is_trained=trainable_share > 0,
+    )
     return Gain(dict(baselines), before, after, dict(found), trainable_share, seconds, verdict, advice)

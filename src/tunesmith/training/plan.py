@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
 import tunesmith
 from tunesmith.errors import PlanProblem, nearest_first
-from tunesmith.methods import Method
+from tunesmith.methods import Method, is_trained
 from tunesmith.models.anatomy import Anatomy
 from tunesmith.models.find import Base
 from tunesmith.tasks import Example, Task
-from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
+from tunesmith.tasks.batching import cut_of, lengths_of, steps_per_epoch
+from tunesmith.training.economy import choose_economy
 from tunesmith.training.intake import Intake
+from tunesmith.training.price import price_of_answering, price_of_training
 from tunesmith.training.recipe import AUTO, Recipe
+from tunesmith.training.regime import make_learning
+from tunesmith.training.regime_options import default_rate, regime_options
 from tunesmith.types import Plan
 
 _MOST_STEPS_BETWEEN_EVALUATIONS = 250
+_PRICED_ANSWERS = 8  # rows that are answered to price a run that only answers
 _TAKEN_OVER = (
     "weight_decay",
     "warmup_ratio",
     "max_grad_norm",
     "dropout",
+    "attention_dropout",
     "patience",
     "checkpoint_seconds",
+    "baseline_rows",
 )
 
 
@@ -113,6 +119,7 @@ def make_plan(
     base: Base,
     *,
     method: Method,
+    of_method: Mapping[str, Any],
     anatomy: Anatomy,
     model: nn.Module,
     train: Sequence[Example],
@@ -125,7 +132,8 @@ def make_plan(
         recipe: What was asked for.
         intake: Checked and split records.
         base: The base model, found and hashed.
-        method: Decides the learning rate unless the recipe does.
+        method: Decides the learning rate unless the recipe does; one that learns nothing makes a plan of no steps.
+        of_method: The method's own options, with nothing left open.
         anatomy: Of `model`.
         model: With the method applied; one step is timed on it and leaves no trace.
         train: The training examples, cut to `max_length`.
@@ -139,33 +147,57 @@ def make_plan(
     if recipe.precision_wanted is not None and not task.has_confidence:
         what = f"task {task.name} cannot say how sure it is, so that it cannot abstain"
         raise PlanProblem(what, where="abstain_at", do="leave abstain_at out")
+    recipe = _with_own_defaults(recipe, method, of_method, rows=rows, labels=len(intake.labels))
     device = choose_device(recipe.device)
     batch_size = choose_batch_size(recipe.batch_size, rows)
     per_step = batch_size * recipe.gradient_accumulation_steps
     epochs = choose_epochs(recipe.epochs, rows, per_step, len(intake.labels))
     each = steps_per_epoch(rows, per_step)
-    steps = max(1, math.ceil(epochs * each))
+    learns = is_trained(method)
+    steps = max(1, math.ceil(epochs * each)) if learns else 0
+    if recipe.max_steps != AUTO and steps > recipe.max_steps:
+        steps, epochs = recipe.max_steps, recipe.max_steps / each
     options: dict[str, Any] = {
-        "epochs": epochs,
+        "epochs": epochs if learns else 0.0,
         "batch_size": batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
         "batch_tokens": recipe.batch_tokens,
-        "learning_rate": method.default_learning_rate(anatomy)
+        "learning_rate": default_rate(recipe, method, anatomy, model)
         if recipe.learning_rate == AUTO
         else recipe.learning_rate,
         "max_length": max_length,
         "metric": _metric(recipe.metric, task),
         "select_by": task.selects_by if recipe.metric == AUTO else recipe.metric,
         "head_learning_rate_factor": _head_factor(recipe, method) if task.has_fresh_head else 1.0,
-        "eval_steps": min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if recipe.eval_steps == AUTO else recipe.eval_steps,
+        "eval_steps": _eval_steps(method, each, steps) if recipe.eval_steps == AUTO else recipe.eval_steps,
         "abstain_precision": recipe.precision_wanted,
     }
     for name in _TAKEN_OVER:
         options[name] = getattr(recipe, name)
     for name in task.options:
         options[name] = getattr(task, name)
-    options |= method_options(recipe, method)
-    seconds, memory_mib = _price(task, model, train, per_step, recipe.batch_tokens, tokenizer, device)
+    options |= of_method
+    options |= regime_options(
+        recipe,
+        task,
+        method,
+        model=model,
+        anatomy=anatomy,
+        train=train,
+        tokenizer=tokenizer,
+        labels=intake.labels,
+    )
+    if learns:
+        lengths = lengths_of(train)
+        options |= choose_economy(recipe, model, anatomy, lengths=lengths, epochs=epochs)
+        learning = make_learning(task, options, model)
+        seconds, memory_mib = price_of_training(
+            task, model, train, options=options, anatomy=anatomy, tokenizer=tokenizer, learning=learning
+        )
+    else:
+        settings = {"tokenizer": tokenizer, "labels": intake.labels, "batch_tokens": recipe.batch_tokens}
+        row_seconds, memory_mib = price_of_answering(task, model, train, settings)
+        seconds = row_seconds * (len(intake.splits.valid) + len(intake.splits.test))
     return Plan(
         task=task.name,
         method=recipe.method,
@@ -179,7 +211,7 @@ def make_plan(
             "examples": rows,  # more than the rows where long ones are read in windows
             "valid": len(intake.splits.valid),
             "test": len(intake.splits.test),
-            "cut": sum(example.was_cut for example in train),
+            "cut": cut_of(train),
         },
         labels=intake.labels,
         options=options,
@@ -188,7 +220,7 @@ def make_plan(
         threads=torch.get_num_threads(),
         precision=choose_precision(recipe.mixed_precision, device),
         steps=steps,
-        expected_seconds=seconds * epochs,
+        expected_seconds=seconds,
         expected_memory_mib=memory_mib,
         versions=versions(),
     )
@@ -222,6 +254,21 @@ def method_options(recipe: Recipe, method: Method) -> dict[str, Any]:
     return {**found, "merge": ("yes" if can_merge else "no") if wanted == AUTO else wanted}
 
 
+def _with_own_defaults(
+    recipe: Recipe, method: Method, options: Mapping[str, Any], *, rows: int, labels: int
+) -> Recipe:
+    """Give the recipe with the method's own batch size and epochs where it leaves them open."""
+    own = getattr(method, "defaults", None)
+    found = {} if own is None else own(rows, labels, options)
+    return dataclasses.replace(recipe, **{name: found[name] for name in found if getattr(recipe, name) == AUTO})
+
+
+def _eval_steps(method: Method, each: int, steps: int) -> int:
+    """Give the steps between evaluations: as many as the method asks for, else an epoch, within a bound."""
+    evaluations = getattr(method, "EVALUATIONS", None)
+    return min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if evaluations is None else max(1, math.ceil(steps / evaluations))
+
+
 def _head_factor(recipe: Recipe, method: Method) -> float:
     """Give how many times faster the fresh head learns: as asked, else what suits the method's own rate."""
     if recipe.head_learning_rate_factor != AUTO:
@@ -248,43 +295,3 @@ def _metric(wanted: str, task: Task) -> str:
             do=f"use one of: {nearest_first(wanted, task.metrics)}",
         )
     return wanted
-
-
-def _price(
-    task: Task,
-    model: nn.Module,
-    examples: Sequence[Example],
-    batch_size: int,
-    batch_tokens: int,
-    tokenizer: Any,
-    device: str,
-) -> tuple[float, float]:
-    """Time one real step of middling length; give the seconds of an epoch and the memory in MiB.
-
-    Evaluation adds about a tenth, which is included. On a GPU the step is timed on the CPU all the same, so the
-    estimate is an upper bound there; the progress line corrects it from the first steps on.
-    """
-    lengths = [example.length for example in examples]
-    steps = epoch_steps(lengths, batch_size, seed=0, epoch=0)
-    fills = [part for step in steps for part in fill(step, lengths, batch_tokens)]
-    tokens = [len(part) * max(lengths[row] for row in part) for part in fills]
-    middle = fills[sorted(range(len(fills)), key=lambda index: tokens[index])[len(fills) // 2]]
-    batch = task.batch([examples[row] for row in middle], tokenizer)
-    kept = torch.get_rng_state()
-    model.train()
-    seconds = math.inf
-    for _ in range(2):  # the first pass also allocates and picks kernels
-        start = time.perf_counter()
-        task.loss(model, batch).backward()
-        seconds = min(seconds, time.perf_counter() - start)
-    model.zero_grad(set_to_none=True)
-    model.eval()
-    torch.set_rng_state(kept)
-    size = max(len(middle) * max(lengths[row] for row in middle), 1)
-    free = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    update = 5e-10 * free * len(steps)  # AdamW reads and writes about 28 bytes a parameter
-    expected = (seconds / size * sum(tokens) + update) * 1.1
-    # What the process holds now includes weights and one step's activations; gradients and two moments come on top,
-    # and the largest step needs more than the middling one.
-    held_mib = psutil.Process().memory_info().rss / 2**20
-    return expected, held_mib + 12 * free / 2**20

@@ -7,6 +7,8 @@ No torch here: `tunesmith train --help` reads this file.
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +60,7 @@ class Recipe:
     label: str = recipe_key("", "text", "column that holds the label (default: inferred)")
     model: str = recipe_key("minilm", "text", "base model: minilm (embedded), a local folder, or a hub id")
     method: str = recipe_key(
-        "full", "text", "what may change, e.g. full, lora or top-layers; `tunesmith methods` lists them"
+        "full", "text", "what may change, e.g. full or lora; auto: by rows and base; `tunesmith methods` lists them"
     )
     top_layers: int = recipe_key(2, "whole", "blocks that method top-layers frees; 0 is a linear probe", least=0)
     lora_rank: int = recipe_key(8, "whole", "rank of the companions of lora and dora; of adalora's on average", least=1)
@@ -68,11 +70,52 @@ class Recipe:
     adapter_places: str = recipe_key(
         "both", "text", "adapters behind both attention and feed-forward, or feed-forward only"
     )
+    pooling: str = recipe_key(
+        AUTO, "text", "what contrastive compares: the mean of the states, or the first token (auto: mean if it can)"
+    )
+    contrast_temperature: float = recipe_key(
+        0.05, "number", "how sharply contrastive tells likes from others: lower, the nearest count more", least=0.005
+    )
+    contrast_layers: int = recipe_key(0, "whole", "blocks that contrastive tunes, from the top; 0 for all", least=0)
+    meta: str = recipe_key("prototypical", "text", "how method meta learns to learn: prototypical or reptile")
+    episodes: int = recipe_key(200, "whole", "episodes that method meta learns from", least=1)
+    episode_labels: Any = recipe_key(
+        AUTO, "auto-whole", "labels of an episode of method meta (auto: 5, or a third of those there are)", least=2
+    )
+    episode_shots: int = recipe_key(5, "whole", "examples of each label of an episode", least=1)
+    episode_asked: int = recipe_key(10, "whole", "most further rows of each label that an episode asks for", least=1)
+    measured_episodes: int = recipe_key(200, "whole", "episodes of unseen labels that meta is measured on", least=2)
+    inner_steps: int = recipe_key(5, "whole", "steps of gradient descent inside an episode of reptile", least=1)
+    inner_learning_rate: float = recipe_key(0.02, "number", "rate of these steps", least=1e-6, most=10.0)
     prompt_length: int = recipe_key(20, "whole", "virtual tokens of methods prompt and prefix", least=1)
+    asked_by: str = recipe_key(
+        AUTO, "text", "how zero-shot asks: cloze, entailment, embedding or likelihood (auto: what the base can do)"
+    )
+    template: str = recipe_key(
+        "",
+        "text",
+        "how pet, few-shot and zero-shot put it, e.g. '{text} It was {label}.'; several parted by || (default: known)",
+    )
+    label_words: str = recipe_key(
+        AUTO,
+        "table",
+        "words that labels go by there: label=word|word,... ; names (their own); search (pet: in the training rows)",
+    )
+    correct_prior: bool = recipe_key(
+        True, "yes-no", "zero-shot and few-shot: take off how likely each label is without a text"
+    )
+    shots: int = recipe_key(
+        16, "whole", "most examples in a prompt of few-shot; fewer where the window is full", least=1
+    )
+    examples_by: str = recipe_key(
+        "tfidf", "text", "how few-shot finds examples like the text: tfidf, states (the base model's own) or chance"
+    )
+    pet_tunes: str = recipe_key("full", "text", "what pet may change: full, top-layers or bitfit")
     merge: str = recipe_key(
         AUTO, "text", "yes: keep whole weights; no: only what was learnt (auto: yes where it can be)"
     )
     epochs: Any = recipe_key(AUTO, "auto-number", "most passes over the training rows", least=0.01, most=10_000)
+    max_steps: Any = recipe_key(AUTO, "auto-whole", "most optimiser steps, whatever the epochs (auto: any)", least=1)
     batch_size: Any = recipe_key(AUTO, "auto-whole", "rows behind one optimiser step", least=1)
     gradient_accumulation_steps: int = recipe_key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
     batch_tokens: int = recipe_key(4096, "whole", "most tokens in the model at once, padding included", least=1)
@@ -103,22 +146,91 @@ class Recipe:
     )
     repetition_penalty: float = recipe_key(1.0, "number", "above 1: what was said is said again less often", least=0.1)
     stop: str = recipe_key("", "text", "an answer ends before this text; several are parted by |")
+    speculate: int = recipe_key(
+        0,
+        "whole",
+        "guess so many tokens ahead from what stands in the text, and check them at once; the same answers, faster "
+        "where answers repeat what was read, one text at a time",
+        least=0,
+        most=100,
+    )
+    weights: str = recipe_key(
+        "float", "text", "of a model that writes: float, or int8 (8 bits: faster on a CPU, may change answers)"
+    )
     weight_decay: float = recipe_key(
         0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0
     )
     warmup_ratio: float = recipe_key(0.1, "number", "share of the steps over which the rate rises", least=0.0, most=1.0)
     max_grad_norm: float = recipe_key(1.0, "number", "gradients are clipped to this norm", least=1e-9)
+    optimizer: str = recipe_key("adamw", "text", "adamw, adafactor, sgd (with momentum) or lion")
+    momentum: float = recipe_key(0.9, "number", "of optimizer sgd", least=0.0, most=0.999)
+    schedule: str = recipe_key(
+        "linear", "text", "how the rate goes on after warm-up: linear, cosine, constant or inverse-sqrt"
+    )
+    layer_decay: float = recipe_key(
+        1.0, "number", "each block learns at this share of the rate of the one above it", least=0.1, most=1.0
+    )
+    unfreeze: str = recipe_key(
+        "none",
+        "text",
+        "free one more block from the top: epoch (each) or even (all by half of the steps); none: at once",
+    )
+    label_smoothing: float = recipe_key(
+        0.0, "number", "share of each target that is spread over all labels", least=0.0, most=0.9
+    )
+    class_weights: str = recipe_key(
+        "none", "table", "balanced (rare labels count more), or what each counts, e.g. spam=3,ham=1 (others: 1)"
+    )
+    focal_gamma: float = recipe_key(
+        0.0, "number", "focal loss: above 0, what is answered well counts less; 2 is usual", least=0.0, most=10.0
+    )
+    r_drop: float = recipe_key(
+        0.0, "number", "weight of how far two passes with other dropout differ; 1 is usual", least=0.0, most=50.0
+    )
+    adversarial: str = recipe_key(
+        "none", "text", "learn from embeddings moved to where the loss is worse: fgm, pgd or freelb"
+    )
+    adversarial_epsilon: float = recipe_key(
+        0.1, "number", "how far they are moved, as a share of the length of a text's embeddings", least=1e-6, most=10.0
+    )
+    adversarial_steps: int = recipe_key(3, "whole", "steps of pgd and freelb; each costs a pass", least=1, most=50)
+    averaging: str = recipe_key(
+        "none", "text", "answer with averaged weights: ema (moving average) or swa (mean over the last steps)"
+    )
+    ema_decay: float = recipe_key(
+        0.999, "number", "memory of averaging ema; less over the first steps", least=0.0, most=0.999999
+    )
+    swa_share: float = recipe_key(
+        0.25, "number", "last share of the steps that averaging swa is over", least=0.0001, most=1.0
+    )
     dropout: Any = recipe_key(
         AUTO, "auto-number", "dropout while training (auto: the base model's own)", least=0.0, most=0.9
     )
+    attention_dropout: Any = recipe_key(
+        AUTO, "auto-number", "dropout of attention weights (auto: as dropout)", least=0.0, most=0.9
+    )
     metric: str = recipe_key(AUTO, "text", "metric that decides (auto: the task's own), e.g. accuracy, macro_f1")
     patience: int = recipe_key(3, "whole", "evaluations without improvement before training stops", least=1)
+    budget: str = recipe_key(
+        "", "text", "time for the whole run, e.g. 60s, 5m or 1h30m: a usable model soon, then better ones"
+    )
+    prefix_cache: str = recipe_key(
+        AUTO, "text", "run frozen lowest blocks once and keep their states: yes or no (auto: where it pays)"
+    )
+    cache_mib: int = recipe_key(4096, "whole", "most MiB of disk for the states of frozen blocks", least=1)
     eval_steps: Any = recipe_key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
     checkpoint_seconds: float = recipe_key(120.0, "number", "most seconds between checkpoints", least=0.0)
     mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
     abstain_at: str = recipe_key("", "text", "e.g. precision=0.95: answer only as surely as that, else 'do not know'")
-    valid_share: float = recipe_key(0.1, "number", "share of the data for validation", least=0.0, most=0.5)
-    test_share: float = recipe_key(0.2, "number", "share of the data for the test", least=0.01, most=0.8)
+    valid_share: Any = recipe_key(
+        AUTO, "auto-number", "share of the data for validation (auto: 0.1, at most 5,000 rows)", least=0.0, most=0.5
+    )
+    test_share: Any = recipe_key(
+        AUTO, "auto-number", "share of the data for the test (auto: 0.2, at most 20,000 rows)", least=0.01, most=0.8
+    )
+    baseline_rows: int = recipe_key(
+        50_000, "whole", "most training rows that the naive baselines learn from, drawn by the seed", least=10
+    )
     max_rejected: float = recipe_key(
         0.05, "number", "most unusable rows, as a share, before the run stops", least=0, most=1
     )
@@ -156,6 +268,23 @@ class Recipe:
         return share
 
 
+def read_seconds(words: str, where: str) -> float:
+    """Give the seconds of a time such as 90, 60s, 5m, 1h30m or 1.5h.
+
+    Raises:
+        PlanProblem: It is no time, or none at all.
+    """
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", words.strip().lower())
+    try:
+        hours, minutes, seconds = (float(part) if part else 0.0 for part in found.groups()) if found else (0.0,) * 3
+    except ValueError:
+        hours = minutes = seconds = 0.0
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise PlanProblem(f"{where} is '{words}'", where=where, do="write a time such as 60s, 5m or 1h30m")
+    return total
+
+
 def read_value(item: dataclasses.Field[Any], value: Any) -> Any:
     """Check one value and give it in its own type.
 
@@ -165,7 +294,9 @@ def read_value(item: dataclasses.Field[Any], value: Any) -> Any:
     kind, least, most = (item.metadata[name] for name in ("kind", "least", "most"))
     if kind.startswith("auto-") and (value == AUTO or value is None):
         return AUTO
-    if kind in {"text", "path"}:
+    if kind == "table" and isinstance(value, dict):  # of labels, say: JSON can hold them whatever they are called
+        return json.dumps(value, ensure_ascii=False)
+    if kind in {"text", "path", "table"}:
         if isinstance(value, (dict, list)):
             raise _wrong(item.name, value, "one piece of text")
         return "" if value is None else str(value)
