@@ -13,10 +13,13 @@ from collections.abc import Sequence
 COMMANDS = {
     "inspect": "what is in a data file, and what is wrong with it",
     "train": "adapt a base model to a labelled file and measure what that gained",
+    "sweep": "search the settings that suit the data, and finish the best run",
+    "compare-methods": "train one run with each method, and see what each costs and gains",
     "pretrain": "make a base model from plain text, or go on with one",
     "predict": "answer a text, or every row of a file",
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
+    "export": "make a run answer fast and without torch (ONNX Runtime, OpenVINO, int8)",
     "tasks": "list what a model can be asked, and the columns that it takes",
     "methods": "list what may change in a base model, how much that is, and when to choose it",
     "init": "make a folder with sample data and a commented recipe",
@@ -48,7 +51,7 @@ def _overview() -> str:
         "Adapt a pretrained model to your own task, and see what that gained.",
         "",
     ]
-    lines += [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
+    lines += [f"  {name:<17}{meaning}" for name, meaning in COMMANDS.items()]
     lines += [
         "",
         "Every command takes --help, --json (one JSON document on stdout), --quiet and --debug.",

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="", help="column that holds the text (default: as in the first run)")
     parser.add_argument("--label", default="", help="column that holds the label (default: as in the first run)")
     parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
+    parser.add_argument("--engine", default="auto", help="what answers: torch, onnx, openvino (default: as exported)")
     parser.add_argument("--max-rejected", type=float, default=0.05, help="most unusable rows, as a share")
 
 
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         options.data,
         columns=read_roles(options.columns, text=options.text, label=options.label),
         max_rejected=options.max_rejected,
+        engine=options.engine,
     )
     output.document(found)
     output.show(comparison_lines(found))

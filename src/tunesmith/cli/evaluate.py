@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", default="", help="column that holds the text (default: as in training)")
     parser.add_argument("--label", default="", help="column that holds the label (default: as in training)")
     parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
+    parser.add_argument("--engine", default="auto", help="what answers: torch, onnx, openvino (default: as exported)")
     parser.add_argument("--max-rejected", type=float, default=0.05, help="most unusable rows, as a share")
+    parser.add_argument("--robustness", action="store_true", help="score the same rows with mistakes in them, too")
+    parser.add_argument("--strengths", default="0.05,0.1,0.2", help="shares of letters or words it changes")
     parser.add_argument("--out", default="", help="report to write (default: RUN/evaluations/NAME-HASH/report.html)")
     parser.add_argument("--force", action="store_true", help="write over --out if it is there")
 
@@ -38,8 +41,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
         options.data,
         columns=read_roles(options.columns, text=options.text, label=options.label),
         max_rejected=options.max_rejected,
+        strengths=_shares(options.strengths) if options.robustness else (),
+        engine=options.engine,
     )
     bundle, scores = found.bundle, found.scores
+    output.remark(bundle.remark)
     name = f"{Path(options.data).name.split('.')[0]}-{found.inspection.sha256[:8]}"
     report = Path(options.out) if options.out else bundle.path / "evaluations" / name / "report.html"
     with explain_os_errors(report, "making the report's folder"):
@@ -51,6 +57,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             "run": bundle.path,
             "data": options.data,
             "scores": scores,
+            "robustness": found.robustness,
             "rejected": found.inspection.rejected,
             "problems": found.inspection.problems,
             "report": report,
@@ -60,5 +67,20 @@ def run(options: argparse.Namespace, output: Output) -> int:
     for table in (scores_table(scores), per_label_table(scores), confusion_table(scores)):
         output.show(table)
         output.say()
+    if found.robustness is not None:
+        from tunesmith.cli.robustness_table import robustness_table
+
+        output.show(robustness_table(found.robustness))
+        output.say()
     output.say(f"report   {report}")
     return 0
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Read shares parted by commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise PlanProblem(
+            f"'{text}' are no shares", where="--strengths", do="give shares such as 0.05,0.1,0.2"
+        ) from None

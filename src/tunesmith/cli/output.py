@@ -33,6 +33,11 @@ class Output:
         if not self.is_quiet:
             _print(text, self.words)
 
+    def remark(self, text: str) -> None:
+        """Print a note on stderr, where it is in no answer's way; nothing where there is none, or with --quiet."""
+        if text and not self.is_quiet:
+            _print(f"note: {text}", sys.stderr)
+
     def show(self, renderable: Any) -> None:
         """Print a rich table or text, unless --quiet."""
         if self.is_quiet:

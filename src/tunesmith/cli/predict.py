@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="file to write: .csv or .jsonl")
     parser.add_argument("--force", action="store_true", help="write over --out if it is there")
     parser.add_argument("--all-scores", action="store_true", help="every label with its score")
+    meaning = "labelled rows of new labels: the run answers with them too, without training (method meta)"
+    parser.add_argument("--support", metavar="FILE", help=meaning)
+    parser.add_argument("--engine", default="auto", help="what answers: torch, onnx, openvino (default: as exported)")
+    parser.add_argument("--threads", type=int, help="CPU threads of an answer (default: what the engine takes)")
     meaning = "how answers in words are written, e.g. max_new_tokens=50, do_sample=yes, temperature=0.8, num_beams=4"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=meaning)
 
@@ -51,7 +55,14 @@ def run(options: argparse.Namespace, output: Output) -> int:
         raise PlanProblem("--file and --out go together", where="command line", do="--file rows.csv --out answers.csv")
     from tunesmith.bundle.load import load
 
-    bundle = load(options.run)
+    if options.threads is not None and options.threads < 1:
+        raise PlanProblem(f"threads is {options.threads}", where="--threads", do="give 1 or more")
+    bundle = load(options.run, engine=options.engine, threads=options.threads)
+    output.remark(bundle.remark)
+    if options.support:
+        from tunesmith.bundle.examples import read_examples, with_examples
+
+        bundle = with_examples(bundle, read_examples(bundle, options.support))
     settings = _settings(bundle, options.set)
     if options.file:
         return _answer_file(bundle, options, settings, output)
@@ -72,6 +83,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def _settings(bundle: Bundle, sets: list[str]) -> dict[str, Any]:
     """Read --set KEY=VALUE as options of the bundle's task, each of its own type."""
+    if not sets:
+        return {}
     from tunesmith.training.recipe import read_sets
 
     values = read_sets(sets)
@@ -138,6 +151,8 @@ def _line(prediction: Prediction, *, has_all_scores: bool) -> str:
 
 def _words(value: Any) -> str:
     """Give an answer as people read it: spans one a line, lists with commas, nothing as such."""
+    if isinstance(value, str):
+        return value or "(nothing)"
     from tunesmith.bundle.highlight import as_words
     from tunesmith.types import to_json
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,17 @@ def work(job: Job, output: Output, *, resume: str) -> None:
         output: Where words go.
         resume: The command that goes on with a stopped run, without the run's name.
     """
+    with stop_signals() as stop_signal:
+        try:
+            _watch(job, job.run(stop_signal=stop_signal), output)
+        except Stopped as stopped:
+            stopped.do = f"go on with: {resume} {job.folder}"
+            raise
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Give what tells whether to save and stop: 0, or the number of the first signal; a second one stops at once."""
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:
@@ -45,10 +57,7 @@ def work(job: Job, output: Output, *, resume: str) -> None:
 
     kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _watch(job, job.run(stop_signal=lambda: asked[0] if asked else 0), output)
-    except Stopped as stopped:
-        stopped.do = f"go on with: {resume} {job.folder}"
-        raise
+        yield lambda: asked[0] if asked else 0
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
@@ -101,6 +110,7 @@ class _Pace:
 
     def note(self, event: Event) -> None:
         """Take in one event."""
+        self.steps = int(event.values.get("steps", self.steps)) if event.kind == "stage" else self.steps
         if event.kind == "evaluation":
             self.best = event.values.get("best", self.best)
         if event.kind != "step":

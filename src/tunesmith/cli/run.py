@@ -62,7 +62,7 @@ def _run(name: str, arguments: Sequence[str], output: Output) -> int:
         raise PlanProblem(
             f"no command '{name}'", where="command line", do=f"use one of: {nearest_first(name, [*COMMANDS, *ALIASES])}"
         )
-    command = importlib.import_module(f"tunesmith.cli.{name}")
+    command = importlib.import_module(f"tunesmith.cli.{name.replace('-', '_')}")
     parser = _Parser(
         prog=f"tunesmith {name}",
         description=command.__doc__,

@@ -46,7 +46,7 @@ def render(renderable: RenderableType, *, width: int = 80, colour: bool = False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def _plain_table(*columns: str, numbers_from: int = 1) -> Table:
+def plain_table(*columns: str, numbers_from: int = 1) -> Table:
     """Give a table without a frame: names left, numbers right."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for index, name in enumerate(columns):
@@ -64,7 +64,7 @@ def cut(text: str, cells: int) -> str:
 def gain_table(gain: Any) -> RenderableType:
     """The table that a training run ends with."""
     main, second = gain.after.main, second_metric(gain.after)
-    table = _plain_table("", metric_name(main), "95% interval", metric_name(second), "cost")
+    table = plain_table("", metric_name(main), "95% interval", metric_name(second), "cost")
     for line in gain_lines(gain):
         style = "bold" if line.key == "after" else ""
         beside = line.scores.values.get(second)
@@ -81,7 +81,7 @@ def gain_table(gain: Any) -> RenderableType:
 
 def scores_table(scores: Scores) -> RenderableType:
     """Every value with its interval."""
-    table = _plain_table("", "value", "95% interval")
+    table = plain_table("", "value", "95% interval")
     for name, value in scores.values.items():
         table.add_row(metric_name(name), amount(name, value), amount_span(name, scores.intervals.get(name)))
     lines: list[RenderableType] = [
@@ -100,14 +100,14 @@ def scores_table(scores: Scores) -> RenderableType:
 
 def per_label_table(scores: Scores, most: int = _MOST_LABELS) -> RenderableType:
     """Precision, recall and F1 of each label, the most frequent first."""
-    table = _plain_table("label", "precision", "recall", "F1", "rows")
+    table = plain_table("label", "precision", "recall", "F1", "rows")
     rows = sorted(scores.per_label.items(), key=lambda item: -item[1]["support"])
     for label, row in rows[:most]:
         shares = (f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
         table.add_row(cut(label, 36), *shares, f"{row['support']:,.0f}")
     if not rows:
         return Text()
-    return Group(table, *_and_more(len(rows) - most, "labels"), Text())
+    return Group(table, *and_more(len(rows) - most, "labels"), Text())
 
 
 def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
@@ -117,7 +117,7 @@ def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
         return Text()
     if len(labels) <= most:
         short = [cut(label, 9) for label in labels]
-        table = _plain_table("true \\ answered", *short)
+        table = plain_table("true \\ answered", *short)
         for label, row in zip(labels, counts, strict=True):
             table.add_row(cut(label, 18), *(str(count) for count in row))
         return Group(table, Text())
@@ -129,7 +129,7 @@ def confusion_table(scores: Scores, most: int = 8) -> RenderableType:
             if true != answered and count
         }
     )
-    table = _plain_table("most confused: true", "answered", "rows", numbers_from=2)
+    table = plain_table("most confused: true", "answered", "rows", numbers_from=2)
     for (true, answered), count in pairs.most_common(10):
         table.add_row(cut(true, 34), cut(answered, 34), str(count))
     return Group(table, Text())
@@ -169,7 +169,7 @@ def _rejected_lines(rejected: Sequence[Rejected]) -> list[RenderableType]:
         return []
     lines: list[RenderableType] = [Text(f"{len(rejected):,} rows cannot be used", style="bold")]
     lines += [Text(f"  {row.origin}  {row.kind}: {row.reason}") for row in rejected[:_MOST_REJECTED]]
-    return [*lines, *_and_more(len(rejected) - _MOST_REJECTED, "rows (--json lists all)")]
+    return [*lines, *and_more(len(rejected) - _MOST_REJECTED, "rows (--json lists all)")]
 
 
 def abstention_line(scores: Scores, valid_rows: int) -> str:
@@ -201,9 +201,9 @@ def problem_lines(problems: Sequence[Problem], most: int = 10) -> list[Renderabl
         first = same[0]
         lines.append(Text(f"{first.severity}: {first.what}"))
         lines += [Text(f"  and {problem.what}") for problem in same[1:_MOST_ALIKE]]
-        lines += _and_more(len(same) - _MOST_ALIKE, "like these (--json lists all)")
+        lines += and_more(len(same) - _MOST_ALIKE, "like these (--json lists all)")
         lines.append(Text(f"  do: {first.do}", style="dim"))
-    return [*lines, *_and_more(len(kinds) - most, "kinds of problems (--json lists all)")]
+    return [*lines, *and_more(len(kinds) - most, "kinds of problems (--json lists all)")]
 
 
 def plan_lines(
@@ -221,26 +221,52 @@ def plan_lines(
         ("task", plan.task),
         *answers,
         ("base", f"{base}, method {plan.method}"),
+        *_asked_rows(options),
         (
             "training",
             f"at most {options['epochs']:g} epochs, {plan.steps:,} steps of {options['batch_size']} rows, "
-            f"rate {options['learning_rate']:.1e}",
+            f"rate {options['learning_rate']:.1e}"
+            if plan.steps
+            else "none: nothing is learnt, the base model is asked as it is",
         ),
+        *_regime_rows(options),
         ("length", f"{options['max_length']} tokens{cut_short}"),
         ("machine", f"{plan.device}, {plan.threads} threads, precision {plan.precision}, seed {plan.seed}"),
         ("expected", f"{duration(plan.expected_seconds)} at most, {plan.expected_memory_mib / 1024:.1f} GiB of memory"),
     )
-    table = _plain_table("", "", numbers_from=2)
+    table = plain_table("", "", numbers_from=2)
     for name, value in rows:
         table.add_row(name, Text(value))
     notices = [*problem_lines(inspection.problems, most), *_rejected_lines(inspection.rejected)]
     return Group(*(Text(sentence) for sentence in inferred), table, *notices)
 
 
+def _regime_rows(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What of how the run learns is other than usual."""
+    from tunesmith.training.regime_options import changed_keys  # torch comes with it, and is there by now
+
+    changed = changed_keys(options)
+    if not changed:
+        return []
+    words = [f"{name} {cut(str(value).strip('[]'), 40)}" for name, value in changed.items()]
+    return [("regime", ", ".join(words))]
+
+
+def _asked_rows(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a method that asks in words puts the question, and by which words labels go."""
+    if "asked_by" not in options:
+        return []
+    words = [f"{cut(label, 16)}: {'|'.join(each)}" for label, each in options["label_words"].items()]
+    more = f", and {len(words) - 8} more labels" if len(words) > 8 else ""
+    rows = [("asked", f"by {options['asked_by']}"), ("words", ", ".join(words[:8]) + more)]
+    template = " ".join(str(options["template"]).split())
+    return [*rows, ("template", template)] if template else rows
+
+
 def comparison_lines(found: Comparison) -> RenderableType:
     """All that `tunesmith compare` says."""
     main, second = found.metric, second_metric(next(iter(found.scores.values())))
-    table = _plain_table("run", metric_name(main), "95% interval", metric_name(second))
+    table = plain_table("run", metric_name(main), "95% interval", metric_name(second))
     for name, scores in found.scores.items():
         beside = scores.values.get(second)
         cells = (amount(main, scores.value), amount_span(main, scores.interval))
@@ -260,34 +286,35 @@ def comparison_lines(found: Comparison) -> RenderableType:
         answers = ", ".join(f"{name}: {cut(as_words(value), 60)}" for name, value in row["answers"].items())
         expected = cut(as_words(row["expected"]), 60)
         lines += [Text(f"  {cut(str(row['text']), 74)}"), Text(f"    true {expected}; {answers}", style="dim")]
-    return Group(*lines, *_and_more(found.changed_count - 10, "rows (--json lists up to 50)"))
+    return Group(*lines, *and_more(found.changed_count - 10, "rows (--json lists up to 50)"))
 
 
 def _winners_table(winners: Mapping[str, Mapping[str, float]], names: list[str]) -> RenderableType:
-    table = _plain_table("F1 by label", *(cut(name, 16) for name in names), "best", numbers_from=1)
+    table = plain_table("F1 by label", *(cut(name, 16) for name in names), "best", numbers_from=1)
     for label, scores in list(winners.items())[:_MOST_LABELS]:
         best, value = next(iter(scores.items()))
         is_tie = sum(other == value for other in scores.values()) > 1
         table.add_row(cut(label, 24), *(f"{scores[name]:.1%}" for name in names), "tie" if is_tie else cut(best, 16))
-    return Group(table, *_and_more(len(winners) - _MOST_LABELS, "labels (--json lists all)"))
+    return Group(table, *and_more(len(winners) - _MOST_LABELS, "labels (--json lists all)"))
 
 
 def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
-    table = _plain_table(title, "rows", "", numbers_from=1)
+    table = plain_table(title, "rows", "", numbers_from=1)
     table.columns[2].justify = "left"
     top = max(counts.values(), default=1)
     for name, count in list(counts.items())[:_MOST_LABELS]:
         table.add_row(cut(name, 32), f"{count:,}", "▇" * max(1 if count else 0, round(_BAR * count / top)))
-    return [table, *_and_more(len(counts) - _MOST_LABELS, "labels")]
+    return [table, *and_more(len(counts) - _MOST_LABELS, "labels")]
 
 
-def _and_more(count: int, what: str) -> list[RenderableType]:
+def and_more(count: int, what: str) -> list[RenderableType]:
+    """Say how many more there are than are shown; nothing where there are none."""
     return [Text(f"  and {count:,} more {what}", style="dim")] if count > 0 else []
 
 
 def tasks_table(tasks: Mapping[str, Task]) -> RenderableType:
     """The catalogue of tasks: columns in, answer out, metric that decides."""
-    table = _plain_table("task", "reads", "answers", "measured by", numbers_from=9)
+    table = plain_table("task", "reads", "answers", "measured by", numbers_from=9)
     for name, task in tasks.items():
         form = task.forms[0]
         table.add_row(name, ", ".join(form.inputs), ", ".join(form.targets), metric_name(task.main))
@@ -296,7 +323,7 @@ def tasks_table(tasks: Mapping[str, Task]) -> RenderableType:
 
 def methods_table(methods: Sequence[Described], base: str) -> RenderableType:
     """The catalogue of methods: share of the base model that they train, their own rate, when to choose them."""
-    table = _plain_table("method", "trains", "rate", "choose it for", numbers_from=9)
+    table = plain_table("method", "trains", "rate", "choose it for", numbers_from=9)
     for method in methods:
         share = "" if method.trainable_share is None else f"{method.trainable_share:.2%}"
         rate = "" if method.learning_rate is None else f"{method.learning_rate:.0e}"
@@ -321,3 +348,24 @@ def task_lines(task: Task, aliases: Sequence[str]) -> RenderableType:
     if task.options:
         lines.append(Text(f"options     {', '.join(task.options)} (--set KEY=VALUE)"))
     return Group(*lines)
+
+
+def speed_line(speed: Mapping[str, Any], threads: int) -> str:
+    """Tokens per second of the training steps, and their share of the machine's matrix peak where it was measured."""
+    words = f"{speed['tokens_per_second']:,.0f} tokens/s in training"
+    if "share_of_peak" in speed:
+        peak = f"{speed['peak_gflops']:,.0f} GFLOP/s with {threads} thread{'s' if threads > 1 else ''}"
+        words += f", {100 * speed['share_of_peak']:.0f}% of this machine's matrix peak ({peak})"
+    return words
+
+
+def profile_table(speed: Mapping[str, Any]) -> Table:
+    """Where the time of a run went, the longest stage first."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    whole = sum(speed["stages"].values())
+    for name, seconds in sorted(speed["stages"].items(), key=lambda stage: -stage[1]):
+        table.add_row(name, f"{seconds:.2f}", f"{100 * seconds / max(whole, 1e-9):.0f}%")
+    return table

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +20,32 @@ from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, r
 from tunesmith.types import to_json
 
 if TYPE_CHECKING:
+    from tunesmith.training.anytime import Anytime
     from tunesmith.training.job import Job
 
 # fmt: off
 FLAGS = (
-    "task", "columns", "text", "label", "valid", "test", "model", "method", "epochs", "batch_size", "learning_rate",
-    "max_length", "abstain_at", "max_rejected", "seed", "track", "out",
+    "task", "columns", "text", "label", "valid", "test", "model", "method", "budget", "epochs", "batch_size",
+    "learning_rate", "max_length", "abstain_at", "max_rejected", "seed", "track", "out",
 )
 # fmt: on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: the recipe keys that matter most, and `--set` for all others."""
+    """Declare the options: the recipe's, and what is this command's own."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")
+    parser.add_argument("--profile", action="store_true", help="show at the end where the time went")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run from its newest checkpoint")
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
+    """Declare the recipe keys that matter most, and `--set` for all others; some commands mean one otherwise."""
     meanings = {item.name: str(item.metadata["help"]) for item in keys()}
     parser.add_argument("data", nargs="?", help="labelled rows, or a recipe")
     for name in FLAGS:
+        if name in leave_out:
+            continue
         flag = "--" + name.replace("_", "-")
         meaning = meanings[name].replace("%", "%%")
         parser.add_argument(flag, dest=name, metavar="X", help=meaning)
@@ -43,18 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     others = ", ".join(sorted(set(meanings) - set(FLAGS) - {"data"}))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"any other key: {others}")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")
-    parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run from its newest checkpoint")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Prepare, print the plan, train with a progress line, print what was gained."""
-    values = _values(options)
+    values = recipe_values(options)
     if int(os.environ.get("RANK", "0")) > 0:
         output.is_quiet = True
     output.say("reading the data and the base model ...")
     from tunesmith.cli.progress import work
-    from tunesmith.training.job import prepare, prepare_resume
+    from tunesmith.training.anytime import prepare_anytime
+    from tunesmith.training.prepare import prepare, prepare_resume
     from tunesmith.training.track import demand_tracker
 
     if options.resume:
@@ -64,34 +75,34 @@ def run(options: argparse.Namespace, output: Output) -> int:
                 where="command line",
                 do=f"tunesmith train --resume {options.resume}, without other options",
             )
-        job = prepare_resume(options.resume)
+        job: Job | Anytime = prepare_resume(options.resume)
     else:
         recipe = make_recipe(values)
         if recipe.track:
             demand_tracker(recipe.track)
-        job = prepare(recipe)
+        job = prepare_anytime(recipe) if recipe.budget else prepare(recipe)
     _print_plan(job, output)
     if options.dry_run:
         output.document({"run": None, "plan": job.plan, "data": job.intake.inspection})
         return 0
     work(job, output, resume="tunesmith train --resume")
     if job.bundle is not None:  # in a run of several processes only the first one writes and speaks
-        _print_gain(job, output)
+        _print_gain(job, output, has_profile=options.profile)
     return 0
 
 
-def _values(options: argparse.Namespace) -> dict[str, Any]:
+def recipe_values(options: argparse.Namespace) -> dict[str, Any]:
     """Give the recipe's keys: from the file, then from `--set`, then from the flags."""
     is_recipe = options.data and Path(options.data).suffix in {".yaml", ".yml"}
     values = read_recipe(Path(options.data)) if is_recipe else {"data": options.data} if options.data else {}
     return (
         values
         | read_sets(options.set)
-        | {name: value for name in FLAGS if (value := getattr(options, name)) is not None}
+        | {name: value for name in FLAGS if (value := getattr(options, name, None)) is not None}
     )
 
 
-def _print_plan(job: Job, output: Output) -> None:
+def _print_plan(job: Job | Anytime, output: Output) -> None:
     from tunesmith.cli.tables import plan_lines
 
     output.show(plan_lines(job.plan, job.intake.inspection, job.intake.inferred, base=job.base.name))
@@ -99,12 +110,14 @@ def _print_plan(job: Job, output: Output) -> None:
         output.say(f"note: {remark}")
 
 
-def _print_gain(job: Job, output: Output) -> None:
-    from tunesmith.cli.tables import abstention_line, gain_table
+def _print_gain(job: Job | Anytime, output: Output, *, has_profile: bool) -> None:
+    from tunesmith.cli.tables import abstention_line, gain_table, profile_table, speed_line
 
     assert job.bundle is not None
     gain, folder = job.bundle.gain, job.bundle.path
-    output.document({"run": folder, "plan": job.plan, "gain": gain, "data": job.intake.inspection})
+    speed = job.bundle.speed
+    result = {"run": folder, "plan": job.bundle.plan, "gain": gain, "data": job.intake.inspection}
+    output.document({**result, "speed": speed} if has_profile else result)
     output.say()
     output.show(gain_table(gain))
     output.say()
@@ -112,6 +125,10 @@ def _print_gain(job: Job, output: Output) -> None:
     for sentence in filter(None, (gain.verdict, *gain.advice, silence)):
         output.show(sentence)
     output.say()
+    if has_profile:
+        output.show(profile_table(speed))
+    if speed.get("tokens_per_second"):
+        output.say(f"speed    {speed_line(speed, job.plan.threads)}")
     fields, forms = job.intake.splits.test[0].fields, job.intake.task.forms
     roles = next((list(form.inputs) for form in forms if set(form.inputs) <= set(fields)), list(fields))
     asked = {role: to_json(fields[role]) for role in roles}
