@@ -16,7 +16,7 @@ from tunesmith.methods import METHODS, find_method
 from tunesmith.methods.delta import put_adapter, take_adapter
 from tunesmith.models.anatomy import find_anatomy, linear_layers, trainable_share
 
-OURS = [name for name in METHODS if name not in {"full", "top-layers"}]
+OURS = [name for name in METHODS if "merge" in find_method(name).OPTIONS]  # what they learn can be kept apart
 DECLINED = {
     *(("bitfit", "t5"), ("ia3", "distilbert"), ("prefix", "distilbert"), ("prompt", "gpt2")),
     *((method, family) for method in ("prefix", "prompt") for family in ("bart", "t5")),

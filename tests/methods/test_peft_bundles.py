@@ -23,7 +23,7 @@ from tunesmith.bundle.load import load
 from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.methods import METHODS
 from tunesmith.models.find import hash_file
-from tunesmith.training.job import prepare, prepare_resume
+from tunesmith.training.prepare import prepare, prepare_resume
 from tunesmith.training.recipe import make_recipe
 
 OURS = [name for name in METHODS if name not in {"full", "top-layers"}]

@@ -18,7 +18,7 @@ from tunesmith.models.build import build_model, build_tokenizer
 from tunesmith.tasks import dialogue
 from tunesmith.tasks.dialogue import TASK, _most, asked
 from tunesmith.tasks.stretches import Stretch
-from tunesmith.training.job import prepare
+from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import make_recipe
 from tunesmith.types import Origin, Record, Splits
 

@@ -18,11 +18,13 @@ from torch import nn
 from tunesmith.methods import companions
 from tunesmith.methods.companions import NAME, adapter, merge
 from tunesmith.methods.lora import HEAD_FACTOR, why_not
+from tunesmith.methods.space import COMMON, Choices, Space
 from tunesmith.models.anatomy import Anatomy
 
 __all__ = [
     "HEAD_FACTOR",
     "OPTIONS",
+    "SPACE",
     "WHEN",
     "adapter",
     "after_step",
@@ -38,6 +40,7 @@ __all__ = [
 
 OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "merge")
 WHEN = "long runs under a tight budget: it finds out which layers need their rank"
+SPACE: Space = {**COMMON, "lora_rank": Choices((4, 8, 16))}
 
 _START = 1.5  # triplets at the start, for each one that may stay: 12 for 8, as in the paper's runs
 _ORTHOGONAL = 0.1  # weight of the penalty on factors that are not orthogonal; the paper's choice on most of GLUE

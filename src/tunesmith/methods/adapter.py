@@ -13,11 +13,17 @@ from torch import nn
 from torch.nn import functional
 
 from tunesmith.errors import PlanProblem
+from tunesmith.methods.space import COMMON, Choices, Space
 from tunesmith.models.anatomy import Anatomy, writing_layers
 
 OPTIONS = ("adapter_size", "adapter_places", "merge")
 WHEN = "one base with many tasks, where a task may take 1 to 4% of its size"
 HEAD_FACTOR = 2.0
+SPACE: Space = {
+    **COMMON,
+    "adapter_size": Choices((16, 32, 64, 128)),
+    "adapter_places": Choices(("both", "feed-forward")),
+}
 _PLACES = ("both", "feed-forward")
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.methods.space import COMMON, Space
 from tunesmith.models.anatomy import Anatomy
 
 OPTIONS = ("merge",)
 WHEN = "few rows, and the smallest change that the model's own parts allow"
 HEAD_FACTOR = 1.0  # the rate is already that of a head
+SPACE: Space = COMMON
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.methods import METHODS, find_method
-from tunesmith.models.anatomy import find_anatomy, trainable_share
+from torch import nn
+
+from tunesmith.errors import ModelProblem
+from tunesmith.methods import METHODS, find_method, is_trained
+from tunesmith.models.anatomy import Anatomy, find_anatomy, trainable_share
 from tunesmith.models.build import build_model
 
 
@@ -44,11 +47,32 @@ def describe_methods(base: Path | None, options: Mapping[str, Any]) -> list[Desc
         method: Any = find_method(name)
         changes = (importlib.import_module(module).__doc__ or "").split("\n\n")[0].replace("\n", " ")
         can_merge = hasattr(method, "merge") if "merge" in method.OPTIONS else None
-        share = rate = None
-        if kept is not None:
-            model, anatomy = copy.deepcopy(kept)
-            if method.why_not("text-classification", anatomy) is None:
-                share = trainable_share(method.apply(model, anatomy, options))
-                rate = method.default_learning_rate(anatomy)
+        share, rate = _share_and_rate(method, base, kept, options)
         found.append(Described(name, changes, method.WHEN, method.OPTIONS, can_merge, share, rate))
     return found
+
+
+def _share_and_rate(
+    method: Any, base: Path | None, kept: tuple[nn.Module, Anatomy] | None, options: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """Give what share of the base model a method trains, and its rate; None where it cannot serve this base.
+
+    A method may need another head than that of a sequence: it names the class in `MODEL_CLASS`.
+    """
+    if base is None or kept is None:
+        return None, None
+    if not is_trained(method):
+        return 0.0, None
+    own_class = getattr(method, "MODEL_CLASS", None)
+    if own_class is None:
+        model, anatomy = copy.deepcopy(kept)
+    else:
+        try:
+            model = build_model(base, own_class)
+        except ModelProblem:
+            return None, None
+        anatomy = find_anatomy(model, has_fresh_head=False)
+    if method.why_not("text-classification", anatomy) is not None:
+        return None, None
+    rate = float(method.default_learning_rate(anatomy))
+    return trainable_share(method.apply(model, anatomy, options)), rate

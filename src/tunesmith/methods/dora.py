@@ -12,9 +12,10 @@ from tunesmith.methods.companions import adapter, merge
 from tunesmith.methods.lora import HEAD_FACTOR, default_learning_rate, why_not
 from tunesmith.models.anatomy import Anatomy
 
-__all__ = ["HEAD_FACTOR", "OPTIONS", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
+__all__ = ["HEAD_FACTOR", "OPTIONS", "SPACE", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
 
 OPTIONS = lora.OPTIONS
+SPACE = lora.SPACE
 WHEN = "where lora at a low rank stays behind full tuning; steps take longer"
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.methods.space import COMMON, Space
 from tunesmith.models.anatomy import Anatomy
 
 OPTIONS: tuple[str, ...] = ()
 WHEN = "enough rows and memory: the most a base can give"
+SPACE: Space = COMMON
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -9,13 +9,15 @@ from torch import nn
 
 from tunesmith.methods import companions
 from tunesmith.methods.companions import adapter, merge
+from tunesmith.methods.space import COMMON, Space
 from tunesmith.models.anatomy import Anatomy, linear_layers
 
-__all__ = ["HEAD_FACTOR", "OPTIONS", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
+__all__ = ["HEAD_FACTOR", "OPTIONS", "SPACE", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
 
 OPTIONS = ("merge",)
 WHEN = "many small variants of one base: the fewest numbers of all, beside prompts"
 HEAD_FACTOR = 0.5
+SPACE: Space = COMMON
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -9,13 +9,15 @@ from torch import nn
 
 from tunesmith.methods import companions
 from tunesmith.methods.companions import adapter, merge
+from tunesmith.methods.space import COMMON, Choices, Space
 from tunesmith.models.anatomy import Anatomy
 
-__all__ = ["HEAD_FACTOR", "OPTIONS", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
+__all__ = ["HEAD_FACTOR", "OPTIONS", "SPACE", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
 
 OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "merge")
 WHEN = "the first choice when full tuning is too large to train or to keep; often as good"
 HEAD_FACTOR = 2.0  # so that the head learns at about the rate that full tuning gives it
+SPACE: Space = {**COMMON, "lora_rank": Choices((4, 8, 16, 32))}
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -14,11 +14,13 @@ from torch import nn
 
 from tunesmith.methods import virtual_tokens
 from tunesmith.methods.delta import Adapter
+from tunesmith.methods.space import COMMON, Choices, Space
 from tunesmith.models.anatomy import Anatomy
 
 OPTIONS = ("prompt_length", "merge")
 WHEN = "as prompt, but it reaches every block: more numbers, and more effect on small bases"
 HEAD_FACTOR = 0.1
+SPACE: Space = {**COMMON, "prompt_length": Choices((5, 10, 20, 40))}
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from tunesmith.errors import PlanProblem
+from tunesmith.methods.space import COMMON, Range, Space
 from tunesmith.models.anatomy import Anatomy
 
 OPTIONS: tuple[str, ...] = ("top_layers",)
 WHEN = "a quick look, and very few rows; 0 layers asks what the base knows already"
+SPACE: Space = {**COMMON, "top_layers": Range(0, 12, is_whole=True, at_most="blocks")}
 
 
 def why_not(task: str, anatomy: Anatomy) -> str | None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from tunesmith.data.layout import Cells, Form, TargetKind
 from tunesmith.tasks import Answered, Baseline, Example, Load
-from tunesmith.tasks.batching import fill
+from tunesmith.tasks.batching import fill, lengths_of
+from tunesmith.tasks.engine import pad_rows
 from tunesmith.types import Problem, Record, Splits, to_json
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Self = TypeVar("Self", bound="BaseTask")
+Item = TypeVar("Item", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class BaseTask:
     has_fresh_head: ClassVar[bool] = True
     longest: ClassVar[int] = 256
     has_confidence: ClassVar[bool] = True
+    noisy_fields: ClassVar[tuple[str, ...]] = ()  # texts that mistakes may be put into without changing what is right
+    loss_options: ClassVar[tuple[str, ...]] = ()  # recipe keys that bend the loss of `labelled_logits`, see `losses`
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -128,10 +132,38 @@ def in_batches(
     import torch
 
     device = next(model.parameters()).device
-    for rows in fill(range(len(examples)), [example.length for example in examples], batch_tokens):
+    for rows in fill(range(len(examples)), lengths_of(examples), batch_tokens):
         batch = make_batch([examples[row] for row in rows])
         with torch.inference_mode():
             run(rows, {name: tensor.to(device) for name, tensor in batch.items()})
+
+
+class Made(Sequence[Item]):
+    """Items that are made when they are asked for, and not kept.
+
+    Args:
+        size: How many.
+        make: Gives the one at a place (0 and more).
+    """
+
+    def __init__(self, size: int, make: Callable[[int], Item]) -> None:
+        self._places, self._make = range(size), make
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        return (
+            [self._make(index) for index in self._places[place]]
+            if isinstance(place, slice)
+            else self._make(self._places[place])
+        )
 
 
 def windows(examples: Sequence[Example]) -> Iterator[list[int]]:
@@ -150,13 +182,7 @@ def pad(rows: Sequence[Sequence[int]], filler: int, *, to_left: bool = False) ->
     """Give the rows as one tensor (B, T), filled up to the longest of them."""
     import torch
 
-    width = max(map(len, rows))
-    padded_BT = torch.full((len(rows), width), filler, dtype=torch.long)
-    for row, values in enumerate(rows):
-        if values:
-            place = slice(width - len(values), width) if to_left else slice(0, len(values))
-            padded_BT[row, place] = torch.tensor(values, dtype=torch.long)
-    return padded_BT
+    return torch.from_numpy(pad_rows(rows, filler, to_left=to_left))
 
 
 def samples(task: BaseTask, records: Sequence[Record], values: Sequence[Any], most: int = 30) -> list[dict[str, Any]]:

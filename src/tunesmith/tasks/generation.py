@@ -66,6 +66,8 @@ class Generation(BaseTask):
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     stop: str = ""
+    speculate: int = 0
+    weights: str = "float"
     wanted: str = _AUTO  # the recipe's `metric`: if it is one of text, the validation rows are answered in words
 
     target_kind: ClassVar[TargetKind] = "free"
@@ -74,6 +76,7 @@ class Generation(BaseTask):
     longest: ClassVar[int] = 512
     main: ClassVar[str] = ""
     metrics: ClassVar[tuple[str, ...]] = ()
+    loss_options: ClassVar[tuple[str, ...]] = ("label_smoothing", "r_drop")
     keeps: ClassVar[str] = "start"  # which part of a source stays where it is too long: "start" or "end"
 
     def __post_init__(self) -> None:
@@ -273,16 +276,27 @@ class Generation(BaseTask):
         """
         from torch.nn import functional
 
-        labels_BT = batch["labels"]
-        if getattr(model, "module", model).config.is_encoder_decoder:  # in a run of several processes it is wrapped
-            logits_BTV = model(**batch).logits
-        else:
-            logits_BTV = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            labels_BT = functional.pad(labels_BT[:, 1:], (0, 1), value=_IGNORED)
+        logits_BTV, labels_BT = self._next_tokens(model, batch)
         losses = functional.cross_entropy(
             logits_BTV.float().flatten(0, 1), labels_BT.flatten(), reduction="none", ignore_index=_IGNORED
         )
         return losses.view(labels_BT.shape)
+
+    def _next_tokens(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the logits (B, T, V), and the token (B, T) that each of them should tell."""
+        from torch.nn import functional
+
+        labels_BT = batch["labels"]
+        if getattr(model, "module", model).config.is_encoder_decoder:  # in a run of several processes it is wrapped
+            return model(**batch).logits, labels_BT
+        logits_BTV = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return logits_BTV, functional.pad(labels_BT[:, 1:], (0, 1), value=_IGNORED)
+
+    def labelled_logits(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give what the loss compares, of the N tokens that are learnt: logits (N, V), and the tokens (N)."""
+        logits_BTV, labels_BT = self._next_tokens(model, batch)
+        is_learnt_BT = labels_BT != _IGNORED
+        return logits_BTV[is_learnt_BT].float(), labels_BT[is_learnt_BT]
 
     # Answers.
 
@@ -305,6 +319,10 @@ class Generation(BaseTask):
         self, model: nn.Module, examples: Sequence[Passage], tokenizer: Any, batch_tokens: int
     ) -> tuple[Floats, Floats]:
         """Give for each example the summed loss (N) of what is learnt of it and the number of these tokens (N)."""
+        if self.weights != "float":
+            from tunesmith.tasks.writing import at_work
+
+            model = at_work(model, self.weights)
         sums_N, counts_N = np.zeros(len(examples)), np.zeros(len(examples))
 
         def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
@@ -326,8 +344,8 @@ class Generation(BaseTask):
         if most == _AUTO:
             most = _UNRESOLVED if limit is None else min(_UNRESOLVED, max(1, limit // 2))
         stops = tuple(stop for stop in self.stop.replace("\\n", "\n").split("|") if stop)
-        chosen = {name: getattr(self, name) for name in ("num_beams", "do_sample", "temperature", "top_k", "top_p")}
-        return Manner(int(most), **chosen, repetition_penalty=self.repetition_penalty, stops=stops)
+        names = [item.name for item in dataclasses.fields(Manner) if item.name not in ("max_new_tokens", "stops")]
+        return Manner(int(most), **{name: getattr(self, name) for name in names}, stops=stops)
 
     def settle(self, model: nn.Module, tokenizer: Any) -> None:
         """Let plain Transformers' `generate` write as this task does, without being told."""
@@ -368,9 +386,14 @@ class Generation(BaseTask):
             for example, one in zip(examples, written, strict=True)
             if isinstance(example, Passage)
         ]
-        spoken = [row for row, passage in enumerate(passages) if passage.completion]
-        sums, counts = self._losses(model, [passages[row] for row in spoken], tokenizer, batch_tokens)
-        sure = dict(zip(spoken, np.exp(-sums / np.maximum(counts, 1)).tolist(), strict=True))
+        sure = {
+            row: math.exp(-one.nats / len(one.ids))
+            for row, one in enumerate(written)
+            if one.ids and one.nats is not None
+        }
+        unsure = [row for row, one in enumerate(written) if one.ids and one.nats is None]  # beams note nothing
+        sums, counts = self._losses(model, [passages[row] for row in unsure], tokenizer, batch_tokens)
+        sure |= dict(zip(unsure, np.exp(-sums / np.maximum(counts, 1)).tolist(), strict=True))
         return [(one.text, sure.get(row, 0.0), {}) for row, one in enumerate(written)]
 
     def stream(self, model: nn.Module, tokenizer: Any, record: Record) -> Iterator[str]:

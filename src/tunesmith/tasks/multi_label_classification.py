@@ -17,7 +17,7 @@ from tunesmith.data.layout import Cells, Fault, Form, TargetKind
 from tunesmith.metrics import Floats, spans
 from tunesmith.metrics.shares import divide
 from tunesmith.tasks import Answered, Baseline, Example, Load
-from tunesmith.tasks.base import samples
+from tunesmith.tasks.base import Made, samples
 from tunesmith.tasks.text_classification import TextClassification, label_names, padded, tfidf_features
 from tunesmith.types import Difference, Record, Scores, Splits
 
@@ -144,13 +144,16 @@ class MultiLabelClassification(TextClassification):
 
         The chance of the set takes the labels as independent of each other.
         """
-        decoded: list[Answered] = []
-        for chances in 1 / (1 + np.exp(-np.asarray(answers, dtype=np.float64))):
+        chances_NL = 1 / (1 + np.exp(-np.asarray(answers, dtype=np.float64)))
+
+        def answered(row: int) -> Answered:
+            chances = chances_NL[row]
             value = [label for label, chance in zip(labels, chances, strict=True) if chance > 0.5]
             order = np.argsort(-chances, kind="stable")
             alternatives = {labels[index]: float(chances[index]) for index in order}
-            decoded.append((value, float(np.maximum(chances, 1 - chances).prod()), alternatives))
-        return decoded
+            return value, float(np.maximum(chances, 1 - chances).prod()), alternatives
+
+        return Made(len(chances_NL), answered)
 
     def is_right(self, record: Record, value: Any) -> bool:
         """Whether all labels of the row were given, and no other."""

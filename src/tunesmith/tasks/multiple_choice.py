@@ -7,6 +7,8 @@ of choices. Letters: N records, B batch, K choices of all rows of a batch, C cho
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,9 @@ from tunesmith.errors import PlanProblem
 from tunesmith.metrics import Floats
 from tunesmith.metrics.shares import divide
 from tunesmith.tasks import Answered, Baseline, Example, Load
-from tunesmith.tasks.base import BaseTask, in_batches, pad, samples
+from tunesmith.tasks.base import BaseTask, samples
 from tunesmith.tasks.choice_rows import FORMS, joined, read_question, read_right_choice
+from tunesmith.tasks.engine import Arrays, Engine, as_tensors, padded_inputs, run_batches
 from tunesmith.tasks.overlap import tfidf_cosines
 from tunesmith.tasks.text_classification import encode_texts, mean_states
 from tunesmith.types import Difference, Record, Scores, Splits
@@ -52,6 +55,7 @@ class MultipleChoice(BaseTask):
     name: ClassVar[str] = "multiple-choice"
     forms: ClassVar[Sequence[Form]] = FORMS
     main: ClassVar[str] = "accuracy"
+    noisy_fields: ClassVar[tuple[str, ...]] = ("context", "question")
     selects_by: ClassVar[str] = "accuracy"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     pipeline: ClassVar[str] = "multiple-choice"
@@ -113,14 +117,9 @@ class MultipleChoice(BaseTask):
         import torch
 
         each = [(row, column, one) for row, example in enumerate(examples) for column, one in enumerate(_each(example))]
-        batch = {
-            "input_ids": pad([one.tokens for _, _, one in each], tokenizer.pad_token_id),
-            "attention_mask": pad([[1] * len(one.tokens) for _, _, one in each], 0),
-            "rows": torch.tensor([row for row, _, _ in each]),
-            "columns": torch.tensor([column for _, column, _ in each]),
-        }
-        if any(one.segments for _, _, one in each):
-            batch["token_type_ids"] = pad([one.segments or [0] * len(one.tokens) for _, _, one in each], 0)
+        batch = as_tensors(padded_inputs([one for _, _, one in each], tokenizer))
+        batch["rows"] = torch.tensor([row for row, _, _ in each])
+        batch["columns"] = torch.tensor([column for _, column, _ in each])
         if all(example.target is not None for example in examples):
             batch["labels"] = torch.tensor([example.target for example in examples])
         return batch
@@ -146,21 +145,33 @@ class MultipleChoice(BaseTask):
 
         return functional.cross_entropy(self.logits(model, batch), batch["labels"], reduction="sum")
 
-    def all_logits(self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, batch_tokens: int) -> Floats:
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad all choices of all rows to the longest: `input_ids` and its like (1, K, T), as one row's choices."""
+        flat = padded_inputs([one for example in examples for one in _each(example)], tokenizer)
+        return {name: array[None] for name, array in flat.items()}
+
+    def all_logits(
+        self, model: nn.Module | Engine, examples: Sequence[Example], *, tokenizer: Any, batch_tokens: int
+    ) -> Floats:
         """Give one number for each choice (N, L), -inf where a row has fewer choices."""
         width = max((len(_each(example)) for example in examples), default=0)
         logits_NL = np.full((len(examples), width), -np.inf)
-
-        def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
-            batch.pop("labels", None)
-            found_BC = self.logits(model, batch).cpu().numpy()
-            logits_NL[rows, : found_BC.shape[1]] = found_BC
-
-        in_batches(examples, keep, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+        make = functools.partial(self.inputs, tokenizer=tokenizer)
+        for rows, _, outputs in run_batches(model, examples, make, batch_tokens=batch_tokens):
+            waiting = iter(outputs["logits"].ravel())
+            for row in rows:
+                count = len(_each(examples[row]))
+                logits_NL[row, :count] = list(itertools.islice(waiting, count))
         return logits_NL
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+        self,
+        model: nn.Module | Engine,
+        examples: Sequence[Example],
+        *,
+        tokenizer: Any,
+        labels: Sequence[str],
+        batch_tokens: int,
     ) -> Any:
         """Give (place of the choice, its probability, the probability of each choice by its text) for each record."""
         logits_NL = self.all_logits(model, examples, tokenizer=tokenizer, batch_tokens=batch_tokens)

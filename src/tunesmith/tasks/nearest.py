@@ -26,7 +26,7 @@ def nearest_places(known: Sequence[str], asked: Sequence[str]) -> npt.NDArray[np
     """
     if not known:
         raise ValueError("there is nothing to be near to")
-    vectorizer, known_NF = _fit(known)
+    vectorizer, known_NF = fit_texts(known)
     found = np.zeros(len(asked), dtype=np.int64)
     for start in range(0, len(asked), _ROWS_AT_ONCE):
         part = vectorizer.transform(asked[start : start + _ROWS_AT_ONCE])
@@ -35,7 +35,7 @@ def nearest_places(known: Sequence[str], asked: Sequence[str]) -> npt.NDArray[np
     return found
 
 
-def _fit(known: Sequence[str]) -> tuple[Any, Any]:
+def fit_texts(known: Sequence[str]) -> tuple[Any, Any]:
     """Give the fitted features and the known texts (N, F) under them."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import FeatureUnion

@@ -11,18 +11,21 @@ Source: Reimers & Gurevych 2019, Sentence-BERT. Letters: N pairs, B batch, T tok
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tunesmith.data.layout import Cells
-from tunesmith.data.normalise import normalise_text
+from tunesmith.data.normalise import fields_key, normalise_text
+from tunesmith.data.store import in_groups
 from tunesmith.errors import PlanProblem
 from tunesmith.metrics import Floats
 from tunesmith.tasks import Example, Load
-from tunesmith.tasks.base import pad
-from tunesmith.tasks.text_classification import encode_texts, mean_states
+from tunesmith.tasks.engine import Arrays, padded_inputs
+from tunesmith.tasks.text_classification import ENCODE_ROWS, encode_texts, mean_states
 from tunesmith.types import Problem, Record
 
 if TYPE_CHECKING:
@@ -96,15 +99,20 @@ def swapped_conflicts(records: Sequence[Record]) -> Iterator[Problem]:
 
     For entailment both may be right; for likeness one of the two is wrong.
     """
-    seen: dict[tuple[str, str], Record] = {}
+    here, turned, is_lower = array("Q"), array("Q"), bytearray()
     for record in records:
         first, second = map(normalise_text, pair_of(record))
-        seen.setdefault((first, second), record)
-    found = []
-    for (first, second), record in seen.items():
-        other = seen.get((second, first))
-        if first < second and other is not None and other.target != record.target:
-            found.append((record, other))
+        here.append(fields_key({"a": first, "b": second}))
+        turned.append(fields_key({"a": second, "b": first}))
+        is_lower.append(first < second)
+    keys, firsts = np.unique(np.array(here, dtype=np.uint64), return_index=True)  # of each pair its first row
+    lower = np.sort(firsts[np.frombuffer(is_lower, dtype=bool)[firsts]])
+    wanted = np.array(turned, dtype=np.uint64)[lower]
+    has_other = np.isin(wanted, keys)
+    others = firsts[np.searchsorted(keys, wanted[has_other])]
+    both = zip(lower[has_other].tolist(), others.tolist(), strict=True)
+    pairs = ((records[place], records[other]) for place, other in both)
+    found = [(one, other) for one, other in pairs if one.target != other.target]
     if found:
         one, other = found[0]
         what = (
@@ -117,16 +125,23 @@ def swapped_conflicts(records: Sequence[Record]) -> Iterator[Problem]:
 
 def encode_apart(records: Sequence[Record], tokenizer: Any, max_length: int) -> Iterator[TwoTexts]:
     """Give the ids of both sides of each record, each side cut to `max_length` by itself; without targets."""
-    firsts, seconds = sides_of(records)
-    others = encode_texts(seconds, tokenizer, max_length)
-    for record, one, other in zip(records, encode_texts(firsts, tokenizer, max_length), others, strict=True):
-        yield TwoTexts(one.tokens, None, one.was_cut or other.was_cut, record=record, other=other.tokens)
+    for some in in_groups(records, ENCODE_ROWS):
+        one_side, other_side = (encode_texts(side, tokenizer, max_length) for side in sides_of(some))
+        for record, one, other in zip(some, one_side, other_side, strict=True):
+            yield TwoTexts(one.tokens, None, one.was_cut or other.was_cut, record=record, other=other.tokens)
 
 
-def batch_apart(examples: Sequence[TwoTexts], tokenizer: Any) -> dict[str, torch.Tensor]:
+def encode_joined(records: Sequence[Record], tokenizer: Any, max_length: int) -> Iterator[Example]:
+    """Give the ids of each pair as one input, the longer text cut first; without targets."""
+    for some in in_groups(records, ENCODE_ROWS):
+        yield from encode_texts([pair_of(record) for record in some], tokenizer, max_length)
+
+
+def inputs_apart(examples: Sequence[Example], tokenizer: Any) -> dict[str, npt.NDArray[np.int64]]:
     """Pad all first texts and, below them, all second ones: `input_ids` and `attention_mask` (2B, T)."""
-    rows = [*(example.tokens for example in examples), *(example.other for example in examples)]
-    return {"input_ids": pad(rows, tokenizer.pad_token_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+    pairs = [example for example in examples if isinstance(example, TwoTexts)]
+    rows = [*(example.tokens for example in pairs), *(example.other for example in pairs)]
+    return padded_inputs([Example(row) for row in rows], tokenizer)
 
 
 def cosines(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -138,6 +153,16 @@ def cosines(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor
     mean_BH = functional.normalize((states_BTH * mask_BT1).sum(1) / mask_BT1.sum(1), dim=1)
     first_BH, second_BH = mean_BH.chunk(2)
     return (first_BH * second_BH).sum(1)
+
+
+def read_cosines(inputs: Arrays, outputs: Arrays) -> Floats:
+    """Give the cosine (B) of both sides of each pair as `cosines` does, from what a model gave."""
+    mask_BT1 = inputs["attention_mask"][:, :, None].astype(np.float32)
+    mean_BH = (outputs["last_hidden_state"] * mask_BT1).sum(1) / mask_BT1.sum(1)
+    mean_BH /= np.maximum(np.linalg.norm(mean_BH, axis=1, keepdims=True), 1e-12)
+    first_BH, second_BH = np.split(mean_BH, 2)
+    found: Floats = (first_BH * second_BH).sum(1)
+    return found
 
 
 def untrained_cosines(load: Load, tokenizer: Any, records: Sequence[Record], max_length: int) -> Floats:

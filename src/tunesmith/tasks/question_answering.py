@@ -6,6 +6,7 @@ Letters: N records, B batch of windows, T tokens, C tokens of the context in one
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from tunesmith.metrics import Floats, answers
 from tunesmith.tasks import Baseline, Example, Load
 from tunesmith.tasks.answer_spans import LONGEST_ANSWER, Candidates, best_threshold, choose, find_candidates
 from tunesmith.tasks.answer_windows import Window, encode_windows
-from tunesmith.tasks.base import BaseTask, in_batches, samples, windows
+from tunesmith.tasks.base import BaseTask, samples, windows
+from tunesmith.tasks.engine import Arrays, Engine, padded_inputs, run_batches
 from tunesmith.tasks.overlap import terms
 from tunesmith.tasks.reference_answers import read_answers
 from tunesmith.tasks.text_classification import padded
@@ -52,6 +54,7 @@ class QuestionAnswering(BaseTask):
             {"answer_start": "any", "is_impossible": "any"},
         ),
     )
+    noisy_fields: ClassVar[tuple[str, ...]] = ("question",)  # answers are places in the context
     main: ClassVar[str] = "f1"
     selects_by: ClassVar[str] = "f1"
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
@@ -170,24 +173,32 @@ class QuestionAnswering(BaseTask):
         both = both + functional.nll_loss(ends_BT, batch["ends"], reduction="sum")
         return both / 2
 
-    def _run(
-        self, model: nn.Module, examples: Sequence[Example], tokenizer: Any, batch_tokens: int
-    ) -> list[LogLikelihoods]:
-        """Give the log-likelihoods of each window."""
-        found: list[Any] = [None] * len(examples)
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad to the longest what goes into the model: `input_ids` and its like (B, T)."""
+        return padded_inputs(examples, tokenizer)
 
-        def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
-            both = [side.cpu().numpy().astype(np.float64) for side in self.log_likelihoods(model, batch)]
+    def _run(
+        self, model: nn.Module | Engine, examples: Sequence[Example], tokenizer: Any, batch_tokens: int
+    ) -> list[LogLikelihoods]:
+        """Give the log-likelihoods of each window: of the places where an answer may begin or end, and no others."""
+        found: list[Any] = [None] * len(examples)
+        make = functools.partial(self.inputs, tokenizer=tokenizer)
+        for rows, _, outputs in run_batches(model, examples, make, batch_tokens=batch_tokens):
+            both = (outputs["start_logits"], outputs["end_logits"])
             for index, row in enumerate(rows):
                 window = _window(examples[row])
                 places = [window.nothing, *range(window.first, window.first + len(window.offsets))]
-                found[row] = (both[0][index, places], both[1][index, places])
-
-        in_batches(examples, keep, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+                found[row] = tuple(metrics.log_softmax(side[index, places].astype(np.float64)) for side in both)
         return found
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+        self,
+        model: nn.Module | Engine,
+        examples: Sequence[Example],
+        *,
+        tokenizer: Any,
+        labels: Sequence[str],
+        batch_tokens: int,
     ) -> Any:
         """Give ({"text", "start", "end"}, confidence, the best texts) for each record; start and end in characters.
 

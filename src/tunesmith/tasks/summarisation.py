@@ -33,6 +33,7 @@ class Summarisation(Generation):
     name: ClassVar[str] = "summarisation"
     forms: ClassVar[Sequence[Form]] = (Form({"document": "text"}, {"summary": "text"}),)
     main: ClassVar[str] = "rouge_l"
+    noisy_fields: ClassVar[tuple[str, ...]] = ("document",)
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2")
     pipeline: ClassVar[str] = "summarization"
 

@@ -6,6 +6,7 @@ Letters: N rows, B batch, T tokens, L labels, H hidden.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import time
 from collections import Counter
@@ -16,9 +17,11 @@ import numpy as np
 
 from tunesmith import metrics
 from tunesmith.data.layout import Cells, Form, TargetKind
+from tunesmith.data.store import in_groups
 from tunesmith.metrics import Floats
 from tunesmith.tasks import Answered, Baseline, Example, Load
-from tunesmith.tasks.base import BaseTask, in_batches, pad
+from tunesmith.tasks.base import BaseTask, Made, in_batches
+from tunesmith.tasks.engine import Arrays, Engine, as_tensors, engine_of, padded_inputs, run_batches
 from tunesmith.types import Difference, Record, Scores, Splits
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _TERM = rf"[{_CJK}]|[^\W{_CJK}]+"  # a word of a spaced script, or one Chinese or Japanese character
-_ENCODE_ROWS = 1000  # texts that go to the tokenizer at once
+ENCODE_ROWS = 1000
+"""Texts that go to the tokenizer at once; its threads share them. With 4,000 it was no faster."""
+
+_STATES_ROWS = 4000  # texts whose states are held at once, some kilobytes each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +49,8 @@ class TextClassification(BaseTask):
     selects_by: ClassVar[str] = "accuracy"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "weighted_f1")
     pipeline: ClassVar[str] = "text-classification"
+    loss_options: ClassVar[tuple[str, ...]] = ("label_smoothing", "class_weights", "focal_gamma", "r_drop")
+    noisy_fields: ClassVar[tuple[str, ...]] = ("text",)
 
     def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
         """Give the label."""
@@ -75,16 +83,17 @@ class TextClassification(BaseTask):
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
     ) -> list[Example]:
         """Give the token ids of each text, cut to `max_length`, and the index of its label (None without target)."""
+        return list(self.encoding(records, tokenizer, labels=labels, max_length=max_length))
+
+    def encoding(
+        self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
+    ) -> Iterator[Example]:
+        """Give what `encode` gives one by one, holding a thousand rows at a time."""
         place = {label: index for index, label in enumerate(labels)}
-        encoded = encode_texts(self.texts(records), tokenizer, max_length)
-        return [
-            dataclasses.replace(
-                example,
-                target=None if record.target is None else self.target_index(record.target, place),
-                record=record,
-            )
-            for record, example in zip(records, encoded, strict=True)
-        ]
+        for some in in_groups(records, ENCODE_ROWS):
+            for record, example in zip(some, encode_texts(self.texts(some), tokenizer, max_length), strict=True):
+                target = None if record.target is None else self.target_index(record.target, place)
+                yield dataclasses.replace(example, target=target, record=record)
 
     def target_index(self, target: Any, place: Mapping[str, int]) -> Any:
         """Give what the loss compares with: the label's index; None for a label that training never saw."""
@@ -105,23 +114,39 @@ class TextClassification(BaseTask):
         logits_BL: torch.Tensor = model(**inputs).logits.float()
         return logits_BL
 
+    def labelled_logits(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give what the loss compares: logits (B, L), and the labels as `batch` gives them."""
+        return self.logits(model, batch), batch["labels"]
+
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Give the cross-entropy summed over the batch: a scalar."""
         from torch.nn import functional
 
         return functional.cross_entropy(self.logits(model, batch), batch["labels"], reduction="sum")
 
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad to the longest what goes into the model: `input_ids` and its like (B, T)."""
+        return padded_inputs(examples, tokenizer)
+
+    def read_logits(self, inputs: Arrays, outputs: Arrays, config: Any) -> Floats:
+        """Give the logits (B, L) of a batch from what went into the model and what came out."""
+        return outputs["logits"]
+
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+        self,
+        model: nn.Module | Engine,
+        examples: Sequence[Example],
+        *,
+        tokenizer: Any,
+        labels: Sequence[str],
+        batch_tokens: int,
     ) -> Any:
         """Give the logits (N, L), float32, in the order of the examples. The model should be in evaluation mode."""
         logits_NL = np.zeros((len(examples), len(labels)), dtype=np.float32)
-
-        def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
-            batch.pop("labels", None)
-            logits_NL[rows] = self.logits(model, batch).cpu().numpy()
-
-        in_batches(examples, keep, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+        engine = engine_of(model)
+        make = functools.partial(self.inputs, tokenizer=tokenizer)
+        for rows, inputs, outputs in run_batches(engine, examples, make, batch_tokens=batch_tokens):
+            logits_NL[rows] = self.read_logits(inputs, outputs, engine.config)
         return logits_NL
 
     def evaluate(
@@ -169,18 +194,24 @@ class TextClassification(BaseTask):
         probabilities_NL = np.pad(metrics.softmax(answers), ((0, 0), (0, len(strange))))
         names = [*known, *strange]
         scores = metrics.classification_scores(expected, probabilities_NL, names, main=main, seed=seed)
-        shown = [{"text": self.text_of(record.fields), "row": str(record.origin)} for record in records]
-        worst = metrics.worst_mistakes(expected, probabilities_NL, names, shown)
+
+        def shown(row: int) -> dict[str, Any]:
+            return {"text": self.text_of(records[row].fields), "row": str(records[row].origin)}
+
+        worst = metrics.worst_mistakes(expected, probabilities_NL, names, Made(len(records), shown))
         return dataclasses.replace(scores, worst=worst)
 
     def decode(self, answers: Any, *, labels: Sequence[str]) -> Sequence[Answered]:
         """Give label, calibrated probability and all probabilities (best first) for each row of logits (N, L)."""
-        decoded = []
-        for chances in metrics.softmax(answers):
+        chances_NL = metrics.softmax(answers)
+
+        def answered(row: int) -> Answered:
+            chances = chances_NL[row]
             order = np.argsort(-chances, kind="stable")
             alternatives = {labels[index]: float(chances[index]) for index in order}
-            decoded.append((labels[order[0]], float(chances[order[0]]), alternatives))
-        return decoded
+            return labels[order[0]], float(chances[order[0]]), alternatives
+
+        return Made(len(chances_NL), answered)
 
     def difference(
         self, records: Sequence[Record], first: Sequence[Any], second: Sequence[Any], *, metric: str, seed: int
@@ -208,8 +239,9 @@ class TextClassification(BaseTask):
         names = [re.sub(r"[_\-./]+", " ", label).strip() or label for label in labels]
         body = load("AutoModel")
         labels_LH = mean_states(body, names, tokenizer, max_length)
-        texts_NH = mean_states(body, self.texts(records), tokenizer, max_length)
-        return 20.0 * texts_NH @ labels_LH.T
+        parts = in_groups(records, _STATES_ROWS)
+        states = (mean_states(body, self.texts(part), tokenizer, max_length) for part in parts)
+        return np.concatenate([20.0 * texts_NH @ labels_LH.T for texts_NH in states])
 
 
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
@@ -229,8 +261,8 @@ def encode_texts(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Itera
         seconds = None if isinstance(some[0], str) else [text[1] for text in some]
         return tokenizer(firsts, seconds, truncation=True, max_length=length)
 
-    for start in range(0, len(texts), _ENCODE_ROWS):
-        part = texts[start : start + _ENCODE_ROWS]
+    for start in range(0, len(texts), ENCODE_ROWS):
+        part = texts[start : start + ENCODE_ROWS]
         # One token more than allowed tells which texts are too long; only those are encoded again.
         found = encode(part, max_length + 1)
         for row, text in enumerate(part):
@@ -242,20 +274,18 @@ def encode_texts(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Itera
 
 def padded(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
     """Pad to the longest: `input_ids` and `attention_mask` (B, T); `token_type_ids` where some example has segments."""
-    batch = {
-        "input_ids": pad([example.tokens for example in examples], tokenizer.pad_token_id),
-        "attention_mask": pad([[1] * len(example.tokens) for example in examples], 0),
-    }
-    if any(example.segments for example in examples):
-        batch["token_type_ids"] = pad([example.segments or [0] * len(example.tokens) for example in examples], 0)
-    return batch
+    return as_tensors(padded_inputs(examples, tokenizer))
 
 
 def mean_states(body: nn.Module, texts: Sequence[Any], tokenizer: Any, max_length: int) -> Floats:
     """Give the normalised mean of the last states of each text: (N, H)."""
+    return states_of(body, list(encode_texts(texts, tokenizer, max_length)), tokenizer)
+
+
+def states_of(body: nn.Module, examples: Sequence[Example], tokenizer: Any, batch_tokens: int = 4096) -> Floats:
+    """Give the normalised mean of the last states of each encoded text: (N, H)."""
     from torch.nn import functional
 
-    examples = list(encode_texts(texts, tokenizer, max_length))
     states: list[Any] = [None] * len(examples)
 
     def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
@@ -265,7 +295,7 @@ def mean_states(body: nn.Module, texts: Sequence[Any], tokenizer: Any, max_lengt
         for row, state_H in zip(rows, mean_BH.cpu().numpy(), strict=True):
             states[row] = state_H
 
-    in_batches(examples, keep, lambda some: padded(some, tokenizer), model=body, batch_tokens=4096)
+    in_batches(examples, keep, lambda some: padded(some, tokenizer), model=body, batch_tokens=batch_tokens)
     return np.stack(states)
 
 
@@ -309,7 +339,7 @@ def tfidf_features(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = {part: [text_of(record.fields) for record in getattr(splits, part)] for part in {"train", *parts}}
-    longest = 3 if _is_mostly_cjk(texts["train"]) else 2
+    longest = 3 if is_mostly_cjk(texts["train"]) else 2
     # Texts of emoji alone have no words; every mark then counts as one.
     term = _TERM if any(re.search(_TERM, text) for text in texts["train"]) else r"\S"
     vectorizer = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=term)
@@ -317,7 +347,7 @@ def tfidf_features(
     return [vectorizer.transform(texts[part]) if texts[part] else None for part in parts]
 
 
-def _is_mostly_cjk(texts: Sequence[str]) -> bool:
+def is_mostly_cjk(texts: Sequence[str]) -> bool:
     """Whether at least a third of the characters are Chinese or Japanese: those scripts have no spaces to split at."""
     sample = "".join(texts[:500])
     return len(re.findall(f"[{_CJK}]", sample)) * 3 >= max(1, len(sample.replace(" ", "")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,17 +17,18 @@ from tunesmith.data.layout import Cells, Form
 from tunesmith.errors import PlanProblem
 from tunesmith.metrics import Floats
 from tunesmith.tasks import Baseline, Example, Load
+from tunesmith.tasks.engine import Arrays, as_tensors
 from tunesmith.tasks.overlap import tfidf_cosines
 from tunesmith.tasks.pairs import (
     SIDES,
-    TwoTexts,
-    batch_apart,
     config_of,
     cosines,
     demand_encoder,
     encode_apart,
     headless_class,
+    inputs_apart,
     pair_of,
+    read_cosines,
     read_pair,
     sides_of,
     swapped_conflicts,
@@ -60,6 +61,7 @@ class TextPair(TextClassification):
     encoder: str = "cross"
 
     name: ClassVar[str] = "text-pair"
+    noisy_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
     forms: ClassVar[Sequence[Form]] = (Form(SIDES, {"label": "label"}),)
 
     def __post_init__(self) -> None:
@@ -96,17 +98,16 @@ class TextPair(TextClassification):
         _demand_alike(labels)
         return {**label_names(labels), "cosine_scale": _SCALE, "cosine_offset": _OFFSET}
 
-    def encode(
+    def encoding(
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
-    ) -> list[Example]:
+    ) -> Iterator[Example]:
         """Give the ids of both texts, joined or apart, and the index of the label (None without target)."""
         if self.encoder == "cross":
-            return super().encode(records, tokenizer, labels=labels, max_length=max_length)
+            yield from super().encoding(records, tokenizer, labels=labels, max_length=max_length)
+            return
         place = {label: index for index, label in enumerate(labels)}
-        return [
-            dataclasses.replace(example, target=None if record.target is None else place.get(record.target))
-            for record, example in zip(records, encode_apart(records, tokenizer, max_length), strict=True)
-        ]
+        for record, example in zip(records, encode_apart(records, tokenizer, max_length), strict=True):
+            yield dataclasses.replace(example, target=None if record.target is None else place.get(record.target))
 
     def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
         """Pad to the longest: joined pairs (B, T), or both sides one below the other (2B, T)."""
@@ -114,7 +115,7 @@ class TextPair(TextClassification):
 
         if self.encoder == "cross":
             return super().batch(examples, tokenizer)
-        batch = batch_apart([example for example in examples if isinstance(example, TwoTexts)], tokenizer)
+        batch = as_tensors(inputs_apart(examples, tokenizer))
         if all(example.target is not None for example in examples):
             batch["labels"] = torch.tensor([example.target for example in examples])
         return batch
@@ -135,6 +136,22 @@ class TextPair(TextClassification):
         score_B = scale * cosines(model, batch) + offset
         columns = [torch.zeros_like(score_B), score_B]
         return torch.stack(columns if alike == 1 else columns[::-1], dim=1)
+
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad to the longest: joined pairs (B, T), or both sides one below the other (2B, T)."""
+        if self.encoder == "cross":
+            return super().inputs(examples, tokenizer)
+        return inputs_apart(examples, tokenizer)
+
+    def read_logits(self, inputs: Arrays, outputs: Arrays, config: Any) -> Floats:
+        """Give the logits (B, L); apart, the scaled cosine for the label of alike texts and 0 for the other."""
+        if self.encoder == "cross":
+            return super().read_logits(inputs, outputs, config)
+        alike = alike_place([config.id2label[place] for place in range(2)])
+        score_B = read_cosines(inputs, outputs) * getattr(config, "cosine_scale", _SCALE)
+        score_B += getattr(config, "cosine_offset", _OFFSET)
+        columns = [np.zeros_like(score_B), score_B]
+        return np.stack(columns if alike == 1 else columns[::-1], axis=1)
 
     def calibrate(
         self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int

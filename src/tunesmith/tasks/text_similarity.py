@@ -8,8 +8,10 @@ Letters: N rows, B batch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,24 +20,24 @@ from tunesmith import metrics
 from tunesmith.data.layout import Cells, Form
 from tunesmith.metrics import Floats, correlations
 from tunesmith.tasks import Answered, Baseline, Example, Load
-from tunesmith.tasks.base import BaseTask, in_batches, samples
+from tunesmith.tasks.base import BaseTask, samples
+from tunesmith.tasks.engine import Arrays, Engine, as_tensors, engine_of, padded_inputs, run_batches
 from tunesmith.tasks.overlap import tfidf_cosines
 from tunesmith.tasks.pairs import (
     SIDES,
-    TwoTexts,
-    batch_apart,
     config_of,
     cosines,
     demand_encoder,
     encode_apart,
+    encode_joined,
     headless_class,
-    pair_of,
+    inputs_apart,
+    read_cosines,
     read_pair,
     sides_of,
     swapped_conflicts,
     untrained_cosines,
 )
-from tunesmith.tasks.text_classification import encode_texts, padded
 from tunesmith.types import Difference, Problem, Record, Scores, Splits
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class TextSimilarity(BaseTask):
     has_confidence: ClassVar[bool] = False
     forms: ClassVar[Sequence[Form]] = (Form(SIDES, {"score": "any"}),)
     main: ClassVar[str] = "spearman"
+    noisy_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
     selects_by: ClassVar[str] = "spearman"
     metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse")
     pipeline: ClassVar[str] = "sentence-similarity"
@@ -93,29 +96,32 @@ class TextSimilarity(BaseTask):
         self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
     ) -> list[Example]:
         """Give the ids of both texts, and as target the score on 0..1 (by the range of these records) and as it is."""
-        found: Sequence[Example]
-        if self.encoder == "bi":
-            found = list(encode_apart(records, tokenizer, max_length))
-        else:
-            found = list(encode_texts([pair_of(record) for record in records], tokenizer, max_length))
-        known = [record.target for record in records if record.target is not None]
+        return list(self.encoding(records, tokenizer, labels=labels, max_length=max_length))
+
+    def encoding(
+        self, records: Sequence[Record], tokenizer: Any, *, labels: Sequence[str], max_length: int
+    ) -> Iterator[Example]:
+        """Give what `encode` gives one by one, holding a thousand rows at a time."""
+        known = array("d", (record.target for record in records if record.target is not None))
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         span = (high - low) or 1.0
-        targets = [None if one.target is None else ((one.target - low) / span, one.target) for one in records]
-        return [
-            dataclasses.replace(example, target=target, record=record)
-            for record, example, target in zip(records, found, targets, strict=True)
-        ]
+        encode = encode_apart if self.encoder == "bi" else encode_joined
+        for record, example in zip(records, encode(records, tokenizer, max_length), strict=True):
+            target = None if record.target is None else ((record.target - low) / span, record.target)
+            yield dataclasses.replace(example, target=target, record=record)
 
     def batch(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
         """Pad to the longest; `labels` (B) are the scores on 0..1, where they are known."""
         import torch
 
-        apart = [example for example in examples if isinstance(example, TwoTexts)]
-        batch = batch_apart(apart, tokenizer) if self.encoder == "bi" else padded(examples, tokenizer)
+        batch = as_tensors(self.inputs(examples, tokenizer))
         if all(example.target is not None for example in examples):
             batch["labels"] = torch.tensor([example.target[0] for example in examples], dtype=torch.float32)
         return batch
+
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad to the longest what goes into the model: joined pairs (B, T), or both sides (2B, T)."""
+        return inputs_apart(examples, tokenizer) if self.encoder == "bi" else padded_inputs(examples, tokenizer)
 
     def weight(self, batch: Mapping[str, torch.Tensor]) -> float:
         """Give the pairs of the batch."""
@@ -137,16 +143,27 @@ class TextSimilarity(BaseTask):
         return functional.mse_loss(self.outputs(model, batch), batch["labels"], reduction="sum")
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+        self,
+        model: nn.Module | Engine,
+        examples: Sequence[Example],
+        *,
+        tokenizer: Any,
+        labels: Sequence[str],
+        batch_tokens: int,
     ) -> Any:
         """Give the score of each pair (N), in the order of the examples."""
-        answers_N = np.zeros(len(examples))
-
-        def keep(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
-            answers_N[rows] = self.outputs(model, batch).cpu().numpy()
-
-        in_batches(examples, keep, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+        answers_N, engine = np.zeros(len(examples)), engine_of(model)
+        make = functools.partial(self.inputs, tokenizer=tokenizer)
+        for rows, inputs, outputs in run_batches(engine, examples, make, batch_tokens=batch_tokens):
+            answers_N[rows] = self._read(inputs, outputs, engine.config)
         return answers_N
+
+    def _read(self, inputs: Arrays, outputs: Arrays, config: Any) -> Floats:
+        """Give one number for each pair (B), as `outputs` does."""
+        if self.encoder == "bi":
+            scale, offset = getattr(config, "cosine_scale", 1.0), getattr(config, "cosine_offset", 0.0)
+            return read_cosines(inputs, outputs) * scale + offset
+        return outputs["logits"][:, 0] + getattr(config, "score_offset", 0.0)
 
     def evaluate(
         self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int

@@ -9,6 +9,7 @@ Letters: N records, B batch, T tokens, U units (see `token_windows`), L tags (1 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,8 @@ from tunesmith import metrics
 from tunesmith.data.layout import Cells, Form, TargetKind
 from tunesmith.tasks import Answered, Baseline, Example
 from tunesmith.tasks import token_windows as cutting
-from tunesmith.tasks.base import BaseTask, in_batches, pad, windows
+from tunesmith.tasks.base import BaseTask, pad, windows
+from tunesmith.tasks.engine import Arrays, Engine, padded_inputs, run_batches
 from tunesmith.tasks.entities import join_tokens, read_objects, read_tags
 from tunesmith.tasks.entity_dictionary import EntityDictionary
 from tunesmith.tasks.entity_scores import entity_difference, entity_values, score_entities, span_set
@@ -71,6 +73,7 @@ class TokenClassification(BaseTask):
     selects_by: ClassVar[str] = "f1"
     metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "macro_f1")
     pipeline: ClassVar[str] = "token-classification"
+    loss_options: ClassVar[tuple[str, ...]] = ("label_smoothing", "class_weights", "focal_gamma", "r_drop")
 
     def read_input(self, cells: Cells) -> dict[str, Any]:
         """Give the text, and where the row's own tokens stand in it if it has any."""
@@ -182,6 +185,11 @@ class TokenClassification(BaseTask):
         logits_BTL: torch.Tensor = model(**inputs).logits.float()
         return logits_BTL
 
+    def labelled_logits(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give what the loss compares, of the N tokens that have a label: logits (N, L), and labels (N)."""
+        is_labelled_BT = batch["labels"] != IGNORED
+        return self.logits(model, batch)[is_labelled_BT], batch["labels"][is_labelled_BT]
+
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Give the cross-entropy summed over the tokens that have a label: a scalar."""
         from torch.nn import functional
@@ -191,9 +199,13 @@ class TokenClassification(BaseTask):
             logits_BTL.flatten(0, 1), labels_BT.flatten(), reduction="sum", ignore_index=IGNORED
         )
 
+    def inputs(self, examples: Sequence[Example], tokenizer: Any) -> Arrays:
+        """Pad to the longest what goes into the model: `input_ids` and its like (B, T)."""
+        return padded_inputs(examples, tokenizer)
+
     def _run(
         self,
-        model: nn.Module,
+        model: nn.Module | Engine,
         examples: Sequence[Example],
         keep: Callable[[int, Logs], None],
         *,
@@ -202,16 +214,19 @@ class TokenClassification(BaseTask):
     ) -> None:
         """Call `keep(place, logs_TL)` with the log-probabilities of every window's tokens."""
 
-        def run(rows: list[int], batch: dict[str, torch.Tensor]) -> None:
-            batch.pop("labels", None)
-            logs_BTL = self.logits(model, batch).log_softmax(-1).cpu().numpy()
-            for row, logs_TL in zip(rows, logs_BTL, strict=True):
-                keep(row, logs_TL[: len(examples[row].tokens)])
-
-        in_batches(examples, run, lambda some: self.batch(some, tokenizer), model=model, batch_tokens=batch_tokens)
+        make = functools.partial(self.inputs, tokenizer=tokenizer)
+        for rows, _, outputs in run_batches(model, examples, make, batch_tokens=batch_tokens):
+            for row, logits_TL in zip(rows, outputs["logits"], strict=True):
+                keep(row, metrics.log_softmax(logits_TL[: len(examples[row].tokens)]))
 
     def answer(
-        self, model: nn.Module, examples: Sequence[Example], *, tokenizer: Any, labels: Sequence[str], batch_tokens: int
+        self,
+        model: nn.Module | Engine,
+        examples: Sequence[Example],
+        *,
+        tokenizer: Any,
+        labels: Sequence[str],
+        batch_tokens: int,
     ) -> list[Found]:
         """Give the entities of each record, from the likeliest valid sequence of tags."""
         logs: list[Logs] = [np.zeros((0, 1), dtype=np.float32)] * len(examples)

@@ -35,6 +35,7 @@ class Translation(Generation):
     name: ClassVar[str] = "translation"
     forms: ClassVar[Sequence[Form]] = (Form({"source": "text"}, {"target": "text"}),)
     main: ClassVar[str] = "chrf"
+    noisy_fields: ClassVar[tuple[str, ...]] = ("source",)
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "bleu")
     pipeline: ClassVar[str] = "translation"
 

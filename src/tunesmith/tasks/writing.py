@@ -9,6 +9,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import math
 import queue
 import threading
 from collections import defaultdict
@@ -22,6 +23,7 @@ from transformers import GenerationConfig
 from transformers.generation import (
     LogitsProcessor,
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
@@ -33,7 +35,12 @@ from transformers.generation.streamers import BaseStreamer
 from tunesmith.errors import PlanProblem
 from tunesmith.tasks.base import pad
 from tunesmith.tasks.batching import fill
+from tunesmith.tasks.decoding import Decoder
+from tunesmith.tasks.fast_weights import FLOAT, INT8, WEIGHTS, in_8_bits, packed
+from tunesmith.tasks.lookup import Lookup
 from tunesmith.tasks.wording import Wording
+
+_WORTH_PACKING = 512  # tokens that are written at most: packing costs as much as a few steps
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Manner:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     stops: tuple[str, ...] = ()  # an answer ends before the first of these texts
+    speculate: int = 0  # tokens that are guessed ahead where one text is written by itself
+    weights: str = FLOAT  # float or int8, see `fast_weights`
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Written:
 
     text: str  # up to the end token or the first stop text
     ids: tuple[int, ...]  # up to what ended it: an end token, or the token with which a stop text was whole
+    nats: float | None = None  # -ln p of these tokens together, by the model alone; None where nobody noted it
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
@@ -67,6 +77,10 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose_rows(self, rows: Sequence[int]) -> None:
+        """Go on with some rows of the batch, in this order."""
+        self._generators = [self._generators[row] for row in rows]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise_BV = torch.stack(
@@ -156,16 +170,39 @@ def write(
     rooms = [room_to_write(model, ids, wording, manner) for ids in sources]
     lengths = [(len(ids) + room) * manner.num_beams for ids, room in zip(sources, rooms, strict=True)]
     ends = _ends(model, wording)
+    model = _fast(model, manner, sum(rooms), is_alone=len(sources) == 1)
     alike: dict[int, list[int]] = defaultdict(list)  # room -> rows; `generate` has one limit for all that it is given
     for row, room in enumerate(rooms):
         alike[room].append(row)
     for room, group in alike.items():
         within = dataclasses.replace(manner, max_new_tokens=room)
         for rows in fill(group, lengths, batch_tokens):
-            ids_BT = _generate(model, [sources[row] for row in rows], wording=wording, manner=within, draw=draw)
-            for row, ids in zip(rows, ids_BT.tolist(), strict=True):
-                found[row] = _finished(ids, wording, manner, ends)
+            ids, nats = _generate(model, [sources[row] for row in rows], wording=wording, manner=within, draw=draw)
+            for place, row in enumerate(rows):
+                found[row] = _finished(ids[place], wording, manner, ends, nats=nats[place] if nats else None)
     return found
+
+
+def at_work(model: nn.Module, weights: str) -> nn.Module:
+    """Give a model with weights of the kind that it answers with.
+
+    Raises:
+        PlanProblem: There are no such weights, or not here.
+    """
+    if weights not in WEIGHTS:
+        raise PlanProblem(f"weights is '{weights}'", where="weights", do=f"use one of: {', '.join(WEIGHTS)}")
+    return in_8_bits(getattr(model, "module", model)) if weights == INT8 else model
+
+
+def _fast(model: nn.Module, manner: Manner, tokens: int, *, is_alone: bool) -> nn.Module:
+    """Give the model as it writes fastest.
+
+    One row at a time is no faster with packed matrices; several rows, beams or guesses at once are.
+    """
+    found = at_work(model, manner.weights)
+    has_one_row = is_alone and manner.num_beams == 1 and not manner.speculate
+    is_left = manner.weights != FLOAT or has_one_row or tokens * manner.num_beams < _WORTH_PACKING
+    return found if is_left else packed(model)
 
 
 def stream(
@@ -185,6 +222,7 @@ def stream(
     demand_room(model, wording, manner)
     within = dataclasses.replace(manner, max_new_tokens=room_to_write(model, source, wording, manner))
     ends = _ends(model, wording)
+    model = _fast(model, within, within.max_new_tokens, is_alone=True)
     pieces: queue.Queue[int | BaseException | None] = queue.Queue()
     gone = threading.Event()
 
@@ -250,7 +288,14 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         """Nothing: the end of the writing is told by whoever started it."""
 
 
-def _finished(ids: Sequence[int], wording: Wording, manner: Manner, ends: Collection[int]) -> Written:
+def _finished(
+    ids: Sequence[int],
+    wording: Wording,
+    manner: Manner,
+    ends: Collection[int],
+    *,
+    nats: Sequence[float] | None = None,
+) -> Written:
     """Cut ids after what ended them, and their text before the first stop text and of the space around it.
 
     In a batch what comes after is padding, which the model never meant.
@@ -264,7 +309,7 @@ def _finished(ids: Sequence[int], wording: Wording, manner: Manner, ends: Collec
         count, text = next((each for each in texts if any(stop in each[1] for stop in manner.stops)), (len(said), text))
         kept = said[:count]
     first = min((text.index(stop) for stop in manner.stops if stop in text), default=len(text))
-    return Written(text[:first].strip(), tuple(kept))
+    return Written(text[:first].strip(), tuple(kept), None if nats is None else math.fsum(nats[: len(kept)]))
 
 
 def _ends(model: nn.Module, wording: Wording) -> list[int]:
@@ -283,16 +328,26 @@ def _generate(
     draw: int,
     listener: _Listener | None = None,
     gone: threading.Event | None = None,
-) -> torch.Tensor:
-    """Give the new ids (B, T) for a batch of sources, on the CPU; rows that ended early are filled up with padding."""
-    filler = wording.filler
+) -> tuple[list[list[int]], list[list[float]] | None]:
+    """Give the new ids for a batch of sources, and -ln p of each where that is noted (not for beams).
+
+    Rows that ended early may be filled up with padding.
+    """
     device = next(model.parameters()).device
-    ids_BT = pad(sources, filler, to_left=wording.is_causal).to(device)
+    width = max(map(len, sources))
+    # Masks hide the padding of a causal model from it, but a penalty on repetitions sees it: a row is filled up with a
+    # token of its own, so that it is written as it would be alone.
+    filled = [[row[0]] * (width - len(row)) + list(row) for row in sources] if wording.is_causal else sources
+    ids_BT = pad(filled, wording.filler).to(device)
     mask_BT = pad([[1] * len(ids) for ids in sources], 0, to_left=wording.is_causal).to(device)
     read = ids_BT.shape[1] if wording.is_causal else 1
     criteria = StoppingCriteriaList()
     if manner.stops or gone is not None:
         criteria.append(_Stop(wording, manner.stops, read, gone or threading.Event()))
+    lookup = None
+    if manner.speculate and not manner.do_sample and len(sources) == 1:
+        lookup = Lookup(sources[0], most=manner.speculate, is_causal=wording.is_causal)
+    decoder = Decoder(len(sources), lookup=lookup, streamer=listener) if manner.num_beams == 1 else None
     with torch.inference_mode(), _settings(model, wording, manner):
         written_BT = model.generate(
             input_ids=ids_BT,
@@ -300,14 +355,17 @@ def _generate(
             logits_processor=_chooser(sources, manner, draw),
             stopping_criteria=criteria,
             streamer=listener,
+            custom_generate=decoder,
         )
-    return written_BT[:, read:].cpu()
+    return (decoder.ids, decoder.nats) if decoder is not None else (written_BT[:, read:].tolist(), None)
 
 
 def _chooser(sources: Sequence[Sequence[int]], manner: Manner, draw: int) -> LogitsProcessorList:
+    penalty = manner.repetition_penalty
+    steps: list[LogitsProcessor] = [RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1.0 else []
     if not manner.do_sample:
-        return LogitsProcessorList()
-    steps: list[LogitsProcessor] = [TemperatureLogitsWarper(float(manner.temperature))]
+        return LogitsProcessorList(steps)
+    steps.append(TemperatureLogitsWarper(float(manner.temperature)))
     steps += [TopKLogitsWarper(manner.top_k)] if manner.top_k > 0 else []
     steps += [TopPLogitsWarper(manner.top_p)] if manner.top_p < 1.0 else []
     return LogitsProcessorList([*steps, _Draw([_seed(ids, draw) for ids in sources])])
@@ -334,9 +392,9 @@ def _settings(model: nn.Module, wording: Wording, manner: Manner) -> Iterator[No
     config.eos_token_id = _ends(model, wording)
     config.pad_token_id = wording.filler
     config.do_sample = False  # chance comes in by a logits processor
+    config.repetition_penalty = None  # and so does this: Transformers' own keeps to the batch that it began with
     config.num_beams = manner.num_beams
     config.max_new_tokens = manner.max_new_tokens
-    config.repetition_penalty = manner.repetition_penalty
     kept: Any = model.config
     filler = kept.pad_token_id
     model.generation_config = config
