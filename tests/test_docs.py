@@ -14,7 +14,7 @@ from tunesmith.cli import ALIASES, COMMANDS
 from tunesmith.training.recipe import keys
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tasks.md"]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tasks.md", "docs/regime.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -37,7 +37,7 @@ def test_every_command_in_the_documents_exists(page):
         name = ALIASES.get(name, name)
         assert name in COMMANDS, line
         parser = argparse.ArgumentParser()
-        importlib.import_module(f"tunesmith.cli.{name}").add_arguments(parser)
+        importlib.import_module(f"tunesmith.cli.{name.replace('-', '_')}").add_arguments(parser)
         known = {option for action in parser._actions for option in action.option_strings}
         flags = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
         assert flags <= known | {"--json", "--quiet", "--debug"}, line

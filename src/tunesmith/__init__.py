@@ -16,12 +16,15 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     # verbs
-    "train": "tunesmith.training.job",
-    "resume": "tunesmith.training.job",
+    "train": "tunesmith.training.train",
+    "resume": "tunesmith.training.train",
     "inspect": "tunesmith.data.inspect",
     "evaluate": "tunesmith.bundle.evaluate",
     "compare": "tunesmith.bundle.compare",
     "load": "tunesmith.bundle.load",
+    "export": "tunesmith.bundle.export",
+    "sweep": "tunesmith.search.prepare",
+    "compare_methods": "tunesmith.search.compare",
     # nouns
     "Bundle": "tunesmith.bundle.load",
     "Recipe": "tunesmith.training.recipe",

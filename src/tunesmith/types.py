@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -150,9 +150,9 @@ class Inspection:
 class Splits:
     """The records in three parts; a text and its duplicates are all in the same part."""
 
-    train: tuple[Record, ...]
-    valid: tuple[Record, ...]
-    test: tuple[Record, ...]
+    train: Sequence[Record]  # tuples of few rows; of many, views of what is on disk
+    valid: Sequence[Record]
+    test: Sequence[Record]
     fingerprint: str  # sha256 over ids, fields and targets of the three parts, in order
 
 
@@ -198,7 +198,7 @@ class Plan:
 class Event:
     """One thing that happened in a run; what progress lines, logs and pages are made of."""
 
-    kind: Literal["stage", "step", "evaluation", "checkpoint", "note", "end"]
+    kind: Literal["stage", "step", "evaluation", "checkpoint", "note", "end", "trial"]
     seconds: float  # steps: spent training, over all resumptions; stages: since the command started
     step: int = 0
     values: Mapping[str, float] = field(default_factory=dict)  # e.g. loss, learning_rate, accuracy

@@ -53,7 +53,7 @@ def three_parts(what: str, where: str, do: str, kind: str = "PlanProblem") -> st
 def test_the_overview_lists_every_command(run, arguments):
     code, out, err = run(*arguments)
     assert (code, err) == (0, "")
-    assert all(f"  {name:<10}{meaning}" in out for name, meaning in COMMANDS.items())
+    assert all(f"  {name:<17}{meaning}" in out for name, meaning in COMMANDS.items())
 
 
 def test_the_version_is_told(run):
@@ -449,3 +449,22 @@ def test_every_error_of_the_family_leaves_with_2_3_or_4():
         if kind is not TunesmithError:
             assert len(kind.__bases__) == 2, "each is also the built-in it specialises"
     assert codes == {2, 3, 4}
+
+
+def test_profile_shows_where_the_time_went(run, toy_data, toy_base, tmp_path):
+    flags = ["--valid", toy_data["valid"], "--test", toy_data["test"], "--model", toy_base, "--epochs", 1]
+    code, out, err = run("train", toy_data["train"], *flags, "--out", tmp_path / "run", "--profile")
+    assert code == 0
+    shown = out + err
+    for stage in ("forward", "backward", "update", "evaluation", "measuring", "naive baselines"):
+        assert stage in shown, stage
+    assert "tokens/s in training" in shown
+    assert "of this machine's matrix peak" in shown
+
+
+def test_a_budget_is_kept_and_told(run, toy_data, toy_base, tmp_path):
+    flags = ["--valid", toy_data["valid"], "--test", toy_data["test"], "--model", toy_base, "--epochs", 1]
+    code, out, err = run("train", toy_data["train"], *flags, "--out", tmp_path / "run", "--budget", "1s")
+    assert code == 0
+    assert "the top block: kept" in out + err
+    assert "What was tried in the time" in (tmp_path / "run" / "report.html").read_text()

@@ -27,7 +27,7 @@ NO_SHARE = frozenset({"loss", "perplexity", "bits_per_character", "mse"})
 """Metrics that are no shares: shown as they are, not in percent."""
 
 RESAMPLES = 1000  # the 95% limits then move by about 0.1 interval widths from seed to seed
-_CELLS_AT_ONCE = 20_000_000  # rows times resamples held at once; three arrays of 8 bytes a cell, 480 MB at most
+_CELLS_AT_ONCE = 2_000_000  # rows times resamples held at once; three arrays of 8 bytes a cell, 48 MB at most
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,13 @@ def softmax(logits_NL: npt.NDArray[Any]) -> Floats:
     shifted = np.exp(shifted - shifted.max(1, keepdims=True))
     chances: Floats = shifted / shifted.sum(1, keepdims=True)
     return chances
+
+
+def log_softmax(logits_NL: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Turn scores (..., L) into log-probabilities (..., L) of the same precision."""
+    shifted = logits_NL - logits_NL.max(-1, keepdims=True)
+    logs: npt.NDArray[Any] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return logs
 
 
 def fit_temperature(logits_NL: npt.NDArray[Any], expected: Ints) -> float:

@@ -15,7 +15,7 @@ from torch import nn
 from tunesmith.pretraining.packing import Frame
 from tunesmith.pretraining.tokens import Separator
 from tunesmith.tasks import Example
-from tunesmith.training.loop import Objective
+from tunesmith.training.material import Objective
 
 _VALID_SEED = 20_190_524  # of the masks on validation blocks, the same for every run and every step
 

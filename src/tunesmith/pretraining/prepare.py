@@ -27,14 +27,14 @@ import torch
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, find_damage, write_file, write_folder, write_json
 from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.models.build import build_model, build_tokenizer, longest_input, quiet, read_config
-from tunesmith.models.find import Base, find_base
+from tunesmith.models.find import Base, find_base, key_of
 from tunesmith.pretraining import OBJECTIVES, SIZES, sizes
 from tunesmith.pretraining.corpus import CorpusFile, Survey, open_corpus, survey
 from tunesmith.pretraining.job import CORPUS, PretrainJob, demand_one_process, finished
 from tunesmith.pretraining.options import PretrainRecipe, read_pretrain_recipe, write_pretrain_recipe
 from tunesmith.pretraining.packing import Blocks
 from tunesmith.pretraining.plan import choose_max_length, demand_blocks, make_plan
-from tunesmith.pretraining.tokens import Tokens, key_of, tokenise
+from tunesmith.pretraining.tokens import Tokens, tokenise
 from tunesmith.pretraining.vocabulary import plan_vocabulary, train_tokenizer
 from tunesmith.pretraining.words import load_segmenter
 from tunesmith.training import folder as run_folder
@@ -249,7 +249,7 @@ def _model(recipe: PretrainRecipe, base: Base | None, tokenizer: Any, max_length
     kept = read_config(base.folder)
     final = {name: getattr(kept, name) for name in sizes.DROPOUTS if hasattr(kept, name)}
     wanted = None if recipe.dropout == AUTO else float(recipe.dropout)
-    return build_model(base.folder, model_class, seed=recipe.seed, dropout=wanted), final
+    return build_model(base.folder, model_class, seed=recipe.seed, dropout=wanted, attention_dropout=wanted), final
 
 
 def _facts(intake: _Intake, tokens: Tokens, train: Blocks, valid: Blocks) -> dict[str, Any]:

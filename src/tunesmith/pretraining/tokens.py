@@ -11,7 +11,6 @@ The key is a hash of all that decides the ids. A run that is resumed or repeated
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shutil
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from tunesmith.bundle.atomic import demand_space, find_damage, write_folder, write_json
+from tunesmith.models.find import key_of
 from tunesmith.pretraining.corpus import CorpusFile, Held, read_documents
 from tunesmith.pretraining.words import load_segmenter
 
@@ -63,11 +63,6 @@ class Separator:
 
     after: int
     first: int | None = None
-
-
-def key_of(*parts: object) -> str:
-    """Give 16 hexadecimal digits of a hash over what decides something."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=sorted).encode()).hexdigest()[:16]
 
 
 def tokenise(
