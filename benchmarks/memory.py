@@ -86,7 +86,7 @@ def measure(data: str, out: str, steps: int, threads: int) -> None:
     """Be the process that trains: print one JSON line with its stages."""
     meter = Meter()
     meter.enter("importing")
-    from tunesmith.training import job as training
+    from tunesmith.training import prepare as training
     from tunesmith.training.recipe import make_recipe
 
     values = {"data": data, "out": out, "method": "top-layers", "top_layers": 0, "max_steps": steps, "threads": threads}

@@ -29,7 +29,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tunesmith.tasks.wording import Wording
 from tunesmith.tasks.writing import Manner, write
 
-PLAIN, OURS, INT8, GUESSED = "generate", "tunesmith", "tunesmith, int8", "tunesmith, speculate=10"
+PLAIN, SURE, OURS = "generate", "generate, scored", "tunesmith"
+INT8, GUESSED = "tunesmith, int8", "tunesmith, speculate=10"
 
 
 def make(kind: str, place: Path, sizes: argparse.Namespace) -> tuple[Any, Any]:
@@ -66,6 +67,28 @@ def plainly(model: Any, sources: list[list[int]], new: int, end: int | None, *, 
         )
     rows = out[:, width if is_causal else 1 :].tolist()
     return sum(row.index(end) + 1 if end in row else len(row) for row in rows)
+
+
+def plainly_and_scored(model: Any, sources: list[list[int]], new: int, *, is_causal: bool) -> int:
+    """Write with `generate`, and pass the texts through the model once more for their probabilities.
+
+    Tunesmith answers with a confidence and notes them while it writes.
+    """
+    width = max(map(len, sources))
+    side = (lambda row: [0] * (width - len(row)) + row) if is_causal else (lambda row: row + [0] * (width - len(row)))
+    ids, mask = torch.tensor([side(row) for row in sources]), torch.tensor([side([1] * len(row)) for row in sources])
+    given = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with torch.inference_mode():
+        out = model.generate(input_ids=ids, attention_mask=mask, **given)
+        if is_causal:
+            longer = torch.cat([mask, torch.ones_like(out[:, width:])], 1)
+            logits = model(input_ids=out, attention_mask=longer).logits[:, width - 1 : -1]
+            out = out[:, width:]
+        else:
+            out = out[:, 1:]
+            logits = model(input_ids=ids, attention_mask=mask, labels=out).logits
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), out.flatten(), reduction="none")
+    return int(out.numel())
 
 
 def ours(model: Any, sources: list[list[int]], wording: Wording, manner: Manner) -> int:
@@ -105,6 +128,7 @@ def contest(kind: str, model: Any, tokenizer: Any, sources: list[list[int]], opt
     small = dataclasses.replace(manner, weights="int8")
     contestants: dict[str, Callable[[], int]] = {
         PLAIN: lambda: plainly(model, sources, new, None, is_causal=is_causal),
+        SURE: lambda: plainly_and_scored(model, sources, new, is_causal=is_causal),
         OURS: lambda: ours(model, sources, wording, manner),
         INT8: lambda: ours(model, sources, wording, small),
     }

@@ -94,9 +94,7 @@ def test_several_threads_read_at_once(stored):
     wrong: list[int] = []
 
     def read(seed: int) -> None:
-        for place in random.Random(seed).choices(range(1000), k=400):
-            if stored[place] != ROWS[place]:
-                wrong.append(place)
+        wrong.extend(place for place in random.Random(seed).choices(range(1000), k=400) if stored[place] != ROWS[place])
 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
     for thread in threads:

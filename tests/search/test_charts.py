@@ -40,7 +40,7 @@ def test_costs_lie_on_a_logarithmic_scale():
     root = parsed(page)
     dots = [float(part.get("cx")) for part in root.iter("circle")]
     assert sorted(dots)[1] == pytest.approx((min(dots) + max(dots)) / 2, abs=0.2)
-    assert "full reached 90.0% with 1.67 min of training" in str(page)
+    assert "full reached 90.0% with 1 min 40 s of training" in str(page)
     words = [part.text for part in root.iter("text")]
     assert {"probe", "lora", "full", "1 s", "10 s"} <= set(words)
 

@@ -118,7 +118,7 @@ def test_cutting_back_is_encoding_at_that_length(name, most, monkeypatch):
     found = encoder_of(task, rows, most_in_memory=most).encode(splits)
     labels = task.labels(records_of(rows))
     expected = task.encode(splits.train, TOKENIZER, labels=labels, max_length=5)
-    assert 0 < sum(example.was_cut for example in expected)
+    assert any(example.was_cut for example in expected)
     assert list(found.parts["train"]) == expected
     assert found.max_length == 5
 

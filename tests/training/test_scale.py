@@ -5,32 +5,36 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 import subprocess
 import sys
 import tracemalloc
 
+import numpy as np
 import pytest
 
 import toy_world
 import tunesmith
-from tunesmith import data
+from tunesmith import data, metrics
 from tunesmith.bundle.report import gain_lines
 from tunesmith.data.store import Chosen, Records
 from tunesmith.errors import Stopped
 from tunesmith.models.find import hash_file
-from tunesmith.training import encoded, intake, job
+from tunesmith.tasks import text_classification
+from tunesmith.tasks.text_classification import tfidf, tfidf_features
+from tunesmith.training import encoded, intake
 from tunesmith.training.encoded import Encoded, Encoder
 from tunesmith.training.intake import take_in
 from tunesmith.training.prepare import prepare, prepare_resume
 from tunesmith.training.recipe import Recipe, make_recipe
-from tunesmith.types import to_json
+from tunesmith.types import Origin, Record, Splits, to_json
 
 
 @pytest.fixture
 def on_disk(monkeypatch):
     """Take 20 rows for many."""
     monkeypatch.setattr("tunesmith.data.checks.Records", functools.partial(Records, 20))
-    monkeypatch.setattr(job, "Encoder", functools.partial(Encoder, most_in_memory=20))
+    monkeypatch.setattr("tunesmith.training.prepare.Encoder", functools.partial(Encoder, most_in_memory=20))
     monkeypatch.setattr(encoded, "LEAST_KEPT", 1)
 
 
@@ -128,6 +132,45 @@ def test_baselines_of_many_rows_learn_from_a_sample_and_say_so(toy_options, tmp_
     assert names[:2] == ["Majority class (of 40 rows)", "TF-IDF + logistic regression (of 40 rows)"]
     assert "of 40 rows" in (run.path / "report.html").read_text(encoding="utf-8")
     assert run.plan.options["baseline_rows"] == 40
+
+
+def many_texts(count: int, seed: int) -> tuple[Record, ...]:
+    """Give texts of ten common words and one of four hundred that belong to the label alone."""
+    generator = random.Random(seed)
+    found = []
+    for row in range(count):
+        label = generator.randrange(4)
+        words = [f"w{generator.randrange(2000)}" for _ in range(10)] + [f"own{label}x{generator.randrange(400)}"]
+        found.append(Record(str(row), {"text": " ".join(words)}, f"label {label}", Origin("a", row)))
+    return tuple(found)
+
+
+@pytest.mark.slow
+def test_the_naive_answer_really_learns_from_many_rows():
+    """A gradient is a mean over rows: a fixed tolerance, met before the first step, left the answer at chance."""
+    splits = Splits(many_texts(21_000, 0), (), many_texts(400, 1), "")
+    labels = [f"label {label}" for label in range(4)]
+    answers = tfidf(splits, labels, 0, lambda fields: fields["text"]).answers
+    right = [labels[place] == record.target for place, record in zip(answers.argmax(1), splits.test, strict=True)]
+    assert sum(right) / len(right) > 0.98
+
+
+def test_rare_terms_of_many_rows_are_left_out_unless_all_are_rare(monkeypatch):
+    monkeypatch.setattr(text_classification, "_MANY_ROWS", 2)
+    records = [Record(str(row), {"text": f"seen u{row}"}, "a", Origin("a", row)) for row in range(3)]
+    (features,) = tfidf_features(Splits(records, (), (), ""), lambda fields: fields["text"], parts=("train",))
+    assert features.shape == (3, 1)
+    records = [Record(str(row), {"text": f"v{row} u{row}"}, "a", Origin("a", row)) for row in range(3)]
+    (features,) = tfidf_features(Splits(records, (), (), ""), lambda fields: fields["text"], parts=("train",))
+    assert features.shape == (3, 9)
+
+
+def test_the_bootstrap_draws_the_same_rows_however_many_it_holds(monkeypatch):
+    expected = np.concatenate(list(metrics.resample_weights(97, seed=3)))
+    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 97 * 7)
+    blocks = list(metrics.resample_weights(97, seed=3))
+    assert len(blocks) == -(-metrics.RESAMPLES // 7)
+    assert (np.concatenate(blocks) == expected).all()
 
 
 def held_bytes(rows: int, folder) -> tuple[int, int]:

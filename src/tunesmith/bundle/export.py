@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, explain_os_errors, sync, write_json
-from tunesmith.bundle.candidates import Candidate, Workbench, why_not
+from tunesmith.bundle.candidates import MEASURED_TOKENS, Candidate, Workbench, why_not
 from tunesmith.bundle.exported import FACTS, FOLDER, FORMAT
 from tunesmith.bundle.kept_rows import measuring_rows
 from tunesmith.bundle.load import Bundle, load
@@ -310,7 +310,7 @@ def _keep(made: Export, chosen: Candidate, timing: Timing, bench: Workbench) -> 
         "engine": chosen.runtime,
         "quantized": "int8" if chosen.name.endswith("int8") else "none",
         "is_full_range": chosen.is_full_range,
-        "batch_tokens": timing.batch_tokens,
+        "batch_tokens": min(timing.batch_tokens, MEASURED_TOKENS),
         "tokenizer": bench.facts,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "measured": {

@@ -88,14 +88,16 @@ def split(
     return Split(splits, tuple(rejected), tuple(problems))
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+
+
 def fingerprint(*parts: Iterable[Record]) -> str:
     """Give the SHA-256 over ids, fields and targets of the parts, in order; where rows stood does not count."""
     total = hashlib.sha256()
     for part in parts:
         for record in part:
             content = [record.id, to_json(record.fields), to_json(record.target)]
-            text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-            total.update(text.encode("utf-8", "surrogatepass") + b"\n")
+            total.update(_as_json(content).encode("utf-8", "surrogatepass") + b"\n")
         total.update(b"\0")  # so that moving a record from one part to the next shows
     return total.hexdigest()
 

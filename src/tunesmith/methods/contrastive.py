@@ -25,7 +25,7 @@ from tunesmith.tasks.contrast import ContrastedTask, head_states
 
 OPTIONS: tuple[str, ...] = ("pooling", "contrast_temperature", "contrast_layers")
 WHEN = "few labels: up to some dozens of rows for each, with a sentence encoder as base"
-SPACE: Space = {**COMMON, "contrast_temperature": Choices((0.05, 0.1, 0.2))}
+SPACE: Space = {**COMMON, "contrast_temperature": Choices((0.03, 0.05, 0.1))}
 EVALUATIONS = 2  # each fits a head, and the few rows to judge by can hardly tell one epoch from the next
 TASKS = ("text-classification", "text-pair", "multi-label-classification")
 _BATCH_TOKENS = 4096  # at once where nothing is learnt; memory is small then

@@ -27,6 +27,7 @@ from tunesmith.tasks.prompting.defaults import CLOZE
 OPTIONS: tuple[str, ...] = ("template", "label_words", "pet_tunes", "top_layers")
 WHEN = "few labels (up to some dozens of each) and a base with a masked-language-model head"
 SPACE: Space = COMMON
+EVALUATIONS = 10  # an epoch of few rows has a few steps: looking after each would stop training on a jumpy score
 MODEL_CLASS = "AutoModelForMaskedLM"
 
 _TUNES = ("full", "top-layers", "bitfit")
@@ -80,7 +81,10 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
         anatomy: Where its blocks and its head are.
         options: `pet_tunes`, and `top_layers` for the method of that name.
     """
-    return find_method(str(options["pet_tunes"])).apply(model, anatomy, options)
+    tuned = find_method(str(options["pet_tunes"])).apply(model, anatomy, options)
+    if options["pet_tunes"] == "top-layers":  # the head's last matrix is the embeddings, which lie below all blocks
+        anatomy.embeddings.requires_grad_(False)
+    return tuned
 
 
 def default_learning_rate(anatomy: Anatomy) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tunesmith.bundle.charts import Frame, clip, figure, line_between, rounded, tag, text_at, ticks
-from tunesmith.bundle.report import amount, metric_name
+from tunesmith.bundle.report import amount, duration, metric_name
 from tunesmith.metrics import NO_SHARE, goodness
 
 _GAP = 13.0  # between two lines of words, in units of the figure
@@ -92,19 +92,19 @@ def cost_chart(found: Sequence[Priced], metric: str, *, cost: str = "training") 
     parts = frame.grid()
     places = {mark: frame.x(math.log10(mark)) for mark in _marks_between(low, high)}
     parts += [line_between(x, 202, x, 206) for x in places.values()]
-    parts += [text_at(places[mark], 220, _time(mark), "middle") for mark in _written(places)]
+    parts += [text_at(places[mark], 220, f"{mark:,g} s", "middle") for mark in _written(places)]
     taken: list[tuple[float, float, float]] = []  # left, right and height of the words so far
     order = sorted(zip(seconds, found, strict=True), key=lambda pair: -pair[1].value)
     for cost_seconds, each in order:
         x, y = frame.x(math.log10(cost_seconds)), frame.y(each.value)
         if each.interval:
             parts.append(line_between(x, frame.y(each.interval[0]), x, frame.y(each.interval[1]), kind="whisker"))
-        title = tag("title", f"{each.name}: {amount(metric, each.value)}, {_time(cost_seconds)}")
+        title = tag("title", f"{each.name}: {amount(metric, each.value)}, {duration(each.seconds)}")
         kind = "fill" if each.is_accent else "grey"
         parts.append(tag("circle", title, cx=rounded(x), cy=rounded(y), r=4.5, class_=kind))
         parts.append(_name(each, x, y, taken))
     best = max(found, key=lambda each: goodness(metric, each.value))
-    caption = f"{best.name} reached {amount(metric, best.value)} with {_time(max(best.seconds, 0.01))} of {cost}"
+    caption = f"{best.name} reached {amount(metric, best.value)} with {duration(best.seconds)} of {cost}"
     note = f"Up: {metric_name(metric)} on the test rows, with 95% interval. Across: time of {cost}, on a log scale."
     return figure(caption, 226, *parts, note=note)
 
@@ -147,11 +147,3 @@ def _whole_marks(low: float, high: float) -> tuple[float, float]:
     """Give the marks at or below `low` and at or above `high`."""
     start, end = _marks_between(low / 100, low)[-1], _marks_between(high, high * 100)[0]
     return (start, end) if end > start else (start, _marks_between(end * 1.01, end * 100)[0])
-
-
-def _time(seconds: float) -> str:
-    """Give a time in as few letters as a mark has room for."""
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -18,7 +18,7 @@ from tunesmith.metrics import Floats, spans
 from tunesmith.metrics.shares import divide
 from tunesmith.tasks import Answered, Baseline, Example, Load
 from tunesmith.tasks.base import Made, samples
-from tunesmith.tasks.text_classification import TextClassification, label_names, padded, tfidf_features
+from tunesmith.tasks.text_classification import TextClassification, label_names, padded, tfidf_features, tolerance
 from tunesmith.types import Difference, Record, Scores, Splits
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ class MultiLabelClassification(TextClassification):
         answers = common.copy()
         for label, truth_N in enumerate(truth_NL.T):
             if 0 < truth_N.sum() < len(truth_N):
-                fitted = LogisticRegression(C=10.0, max_iter=300, random_state=seed, tol=1e-3).fit(train, truth_N)
+                regression = LogisticRegression(C=10.0, max_iter=300, random_state=seed, tol=tolerance(len(truth_N)))
+                fitted = regression.fit(train, truth_N)
                 answers[:, label] = fitted.decision_function(test)
         return Baseline("tfidf", answers, time.perf_counter() - start)
 

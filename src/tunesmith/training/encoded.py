@@ -244,15 +244,22 @@ class Encoder:
 
     def _cut_back(self, examples: Sequence[Example], records: Sequence[Record], most: int) -> Sequence[Example]:
         """Encode again what is longer than `most` tokens; all else is the same at any larger limit."""
-        is_long = [_longest_side(example) > most for example in examples]
-        if not any(is_long):
+        if not examples:
             return examples
-        places = (place for place, is_it in enumerate(is_long) if is_it)
-        anew = self._encoding(choose(records, places), most)
+        sides = 2 if isinstance(examples[0], TwoTexts) else 1  # the length of two texts is twice the longer side
+        long = array("Q", (place for place, length in enumerate(lengths_of(examples)) if length > sides * most))
+        if not long:
+            return examples
+        anew = zip(long, self._encoding(choose(records, long), most), strict=True)
         packing = Packing(records, self._kind, self.most_in_memory)
-        for example, is_it in zip(examples, is_long, strict=True):
-            # The target may depend on all rows together (a score's place in their range): it stays.
-            packing.append(dataclasses.replace(next(anew), target=example.target) if is_it else example)
+        place, shorter = next(anew)
+        for here, example in enumerate(examples):
+            if here == place:
+                # The target may depend on all rows together (a score's place in their range): it stays.
+                packing.append(dataclasses.replace(shorter, target=example.target))
+                place, shorter = next(anew, (-1, shorter))
+            else:
+                packing.append(example)
         return packing.settled()
 
     @property
@@ -281,7 +288,3 @@ class Encoder:
             found = Encoded(entries, lengths, kind, cut=facts[part]["cut"], records=records)
             parts[part] = list(found) if len(found) <= self.most_in_memory else found
         return Encoding(self.task, parts, facts["max_length"], folder.name, kind)
-
-
-def _longest_side(example: Example) -> int:
-    return max(len(example.tokens), len(example.other) if isinstance(example, TwoTexts) else 0)

@@ -17,10 +17,10 @@ from tunesmith.types import Inspection, Problem, Record, Rejected, Splits
 
 PARTS = ("data", "valid", "test")
 
-USUAL_SHARES = {"valid": (0.1, 5_000), "test": (0.2, 20_000)}
+USUAL_SHARES = {"valid": (0.1, 5_000), "test": (0.2, 10_000)}
 """Share of the rows that is cut for a part unless the recipe gives another, and how many rows that may be at most: of a
-large file, a fixed share would take rows from training without telling more (20,000 rows measure a share of right
-answers within 0.7 points), and the validation rows are gone through many times."""
+large file, a fixed share would take rows from training without telling more (10,000 rows measure a share of right
+answers within a point), and the validation rows are gone through many times."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from tunesmith.training import measure
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
 from tunesmith.training.economy import spared
 from tunesmith.training.encoded import Encoding
+from tunesmith.training.freed_memory import give_back_memory
 from tunesmith.training.intake import Intake
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
@@ -183,6 +184,7 @@ class Job:
         def stage(text: str) -> Event:
             if number := stop_signal():
                 raise Stopped(f"stopped by signal {number} before {text}", where=str(self.folder), signal_number=number)
+            give_back_memory()
             return Event("stage", time.perf_counter() - started, text=text)
 
         if self.yardstick is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gc
 import json
 import os
 from pathlib import Path
@@ -24,6 +23,7 @@ from tunesmith.training import folder as run_folder
 from tunesmith.training.auto_method import settle_method
 from tunesmith.training.checkpoint import newest_whole
 from tunesmith.training.encoded import Encoder
+from tunesmith.training.freed_memory import give_back_memory
 from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.job import Job, finished
 from tunesmith.training.memo import Forgetful, Memo, reading
@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, *, memo: Memo | None = None, encoded: Path | None = 
             max_length=encoding.max_length,
         )
     torch.set_num_threads(threads)
-    gc.collect()
+    give_back_memory()
     job = Job(recipe, plan, intake, base, model, anatomy, tokenizer, encoding.parts, encoding=encoding, watch=watch)
     job.encoded_folder = encoded
     job.remarks += encoding.task.remarks(encoding.parts["train"])

@@ -191,7 +191,7 @@ class Recipe:
         "none", "text", "learn from embeddings moved to where the loss is worse: fgm, pgd or freelb"
     )
     adversarial_epsilon: float = recipe_key(
-        0.1, "number", "how far they are moved, as a share of the length of a text's embeddings", least=1e-6, most=10.0
+        0.01, "number", "how far they are moved, as a share of the length of a text's embeddings", least=1e-6, most=10.0
     )
     adversarial_steps: int = recipe_key(3, "whole", "steps of pgd and freelb; each costs a pass", least=1, most=50)
     averaging: str = recipe_key(
@@ -226,7 +226,7 @@ class Recipe:
         AUTO, "auto-number", "share of the data for validation (auto: 0.1, at most 5,000 rows)", least=0.0, most=0.5
     )
     test_share: Any = recipe_key(
-        AUTO, "auto-number", "share of the data for the test (auto: 0.2, at most 20,000 rows)", least=0.01, most=0.8
+        AUTO, "auto-number", "share of the data for the test (auto: 0.2, at most 10,000 rows)", least=0.01, most=0.8
     )
     baseline_rows: int = recipe_key(
         50_000, "whole", "most training rows that the naive baselines learn from, drawn by the seed", least=10
