@@ -24,7 +24,7 @@ def to_json(value: Any) -> Any:
         return {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [to_json(item) for item in value]
     if isinstance(value, Path):
         return str(value)
@@ -51,6 +51,8 @@ def from_json(noun: Any, content: Any) -> Any:
     if content is None or not inner:
         return content
     origin = typing.get_origin(noun)
+    if origin is Sequence:
+        return tuple(from_json(inner[0], item) for item in content)
     if origin is tuple:
         kinds = itertools.repeat(inner[0]) if inner[-1] is Ellipsis else inner
         return tuple(from_json(kind, item) for kind, item in zip(kinds, content, strict=False))

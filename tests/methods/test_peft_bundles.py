@@ -21,12 +21,12 @@ import transformers
 
 from tunesmith.bundle.load import load
 from tunesmith.errors import BundleProblem, PlanProblem
-from tunesmith.methods import METHODS
+from tunesmith.methods import METHODS, find_method
 from tunesmith.models.find import hash_file
 from tunesmith.training.prepare import prepare, prepare_resume
 from tunesmith.training.recipe import make_recipe
 
-OURS = [name for name in METHODS if name not in {"full", "top-layers"}]
+OURS = [name for name in METHODS if "merge" in find_method(name).OPTIONS]  # what they learn can be kept apart
 MERGED = ["bitfit", "lora", "adalora", "dora", "ia3"]
 
 

@@ -163,8 +163,16 @@ def test_a_base_tuned_for_several_labels_at_once_forgets_its_sigmoid(tmp_path):
 
 def test_dropout_replaces_every_dropout(family_folder):
     _, folder = family_folder
-    model = build_model(folder, CLASS, dropout=0.0, **TASK.model_config(LABELS))
+    model = build_model(folder, CLASS, dropout=0.0, attention_dropout=0.0, **TASK.model_config(LABELS))
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_dropout_of_attention_is_apart_from_the_rest(tmp_path):
+    folder = make_folder("bert", tmp_path / "bert")
+    for given, wanted in (({"dropout": 0.3}, (0.3, 0.1)), ({"attention_dropout": 0.3}, (0.1, 0.3))):
+        model = build_model(folder, CLASS, **given, **TASK.model_config(LABELS))
+        block = model.bert.encoder.layer[0]
+        assert (block.output.dropout.p, block.attention.self.dropout.p) == wanted
 
 
 def test_the_tokenizer_takes_a_limit_and_a_padding_token(tmp_path):

@@ -180,8 +180,8 @@ def test_an_encoder_decoders_decoder_lies_above_its_encoder():
 
 def test_default_rates_make_steps_of_like_length():
     assert rate_factor("adamw", numbers=10_000, momentum=0.9) == 1.0
-    assert rate_factor("sgd", numbers=10_000, momentum=0.9) == pytest.approx(10.0)
-    assert rate_factor("sgd", numbers=10_000, momentum=0.0) == pytest.approx(100.0)
+    assert rate_factor("sgd", numbers=10_000, momentum=0.9) == pytest.approx(5.0)
+    assert rate_factor("sgd", numbers=10_000, momentum=0.0) == pytest.approx(50.0)
     assert 0.1 <= rate_factor("lion", numbers=10_000, momentum=0.9) <= 1 / 3
 
 

@@ -72,7 +72,7 @@ def plan_of(options, **changes):
 def test_a_plan_is_complete(toy_options):
     plan = plan_of(toy_options, epochs="auto", batch_size="auto")
     assert plan.task == "text-classification"
-    assert not [name for name, value in plan.options.items() if value == "auto" and name != "dropout"]
+    assert not [name for name, value in plan.options.items() if value == "auto" and "dropout" not in name]
     assert plan.options["metric"] == "accuracy"
     assert plan.options["batch_size"] == 16
     assert plan.steps == plan.options["epochs"] * 8
@@ -94,12 +94,22 @@ def test_the_same_recipe_gives_the_same_plan_and_another_another(toy_options):
 def test_pricing_leaves_no_trace(toy_options):
     job = prepare(make_recipe({**toy_options, "seed": 5}))
     state = torch.get_rng_state()
-    from tunesmith.training.plan import _price
+    from tunesmith.training.price import price_of_training
     from tunesmith.training.regime import make_learning
 
     weights = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
     learning = make_learning(job.intake.task, job.plan.options, job.model)
-    _price(job.intake.task, job.model, job.examples["train"], 16, 4096, job.tokenizer, learning)
+    seconds, memory_mib = price_of_training(
+        job.intake.task,
+        job.model,
+        job.examples["train"],
+        options=job.plan.options,
+        anatomy=job.anatomy,
+        tokenizer=job.tokenizer,
+        learning=learning,
+    )
+    assert seconds > 0
+    assert memory_mib > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in job.model.state_dict().items())
     assert all(parameter.grad is None for parameter in job.model.parameters())

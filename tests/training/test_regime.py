@@ -160,7 +160,7 @@ def test_the_rate_suits_the_optimizer(toy_job):
     method, anatomy = find_method("full"), toy_job.anatomy
     rates = {name: default_rate(Recipe(optimizer=name), method, anatomy, toy_job.model) for name in OPTIMIZERS}
     assert rates["adamw"] == method.default_learning_rate(anatomy)
-    assert rates["lion"] == pytest.approx(0.2 * rates["adamw"])
+    assert rates["lion"] == pytest.approx(rates["adamw"] / 3)
     assert max(rates.values()) <= 10
 
 

@@ -56,9 +56,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.say(f"report   {found.folder / 'report.html'}")
     if found.best is not None:
         output.say(f"run      {found.best.runs[0].path}")
-        output.say(
-            f"next     tunesmith sweep {shlex.quote(data)} --method {found.best.method}"
-        )
+        output.say(f"next     tunesmith sweep {shlex.quote(data)} --method {found.best.method}")
     return 0
 
 

@@ -127,7 +127,7 @@ def ways(
     """Yield ways of quantising, from the fastest to the most careful: in words, layers kept in float, full range.
 
     All layers; all with 8 instead of 7 bits, where this CPU can; all but the first and the last; then all but the most
-    sensitive two, four, eight ... Layers are ranked only when it comes to that.
+    sensitive two, three, four, six, nine ... Layers are ranked only when it comes to that.
     """
     yield "all layers", (), False
     if may_use_full_range:
@@ -137,7 +137,7 @@ def ways(
     count = 2
     while count < len(ranked):
         yield f"the {count} most sensitive in float", tuple(ranked[:count]), False
-        count *= 2
+        count += max(1, count // 2)
 
 
 def has_vnni() -> bool:

@@ -254,9 +254,7 @@ def method_options(recipe: Recipe, method: Method) -> dict[str, Any]:
     return {**found, "merge": ("yes" if can_merge else "no") if wanted == AUTO else wanted}
 
 
-def _with_own_defaults(
-    recipe: Recipe, method: Method, options: Mapping[str, Any], *, rows: int, labels: int
-) -> Recipe:
+def _with_own_defaults(recipe: Recipe, method: Method, options: Mapping[str, Any], *, rows: int, labels: int) -> Recipe:
     """Give the recipe with the method's own batch size and epochs where it leaves them open."""
     own = getattr(method, "defaults", None)
     found = {} if own is None else own(rows, labels, options)
