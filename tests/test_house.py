@@ -26,7 +26,10 @@ MAY_IMPORT = {  # room -> the rooms before it
     "data": {"types", "errors"},
     "metrics": {"types", "errors"},
 }
-for room in ("tasks", "models", "engines", "methods", "bundle", "training", "search", "pretraining", "doctor", "cli"):
+for room in (
+    *("tasks", "models", "engines", "methods", "bundle", "monitoring", "service"),
+    *("training", "search", "pretraining", "compression", "updating", "doctor", "cli"),
+):
     MAY_IMPORT[room] = set(MAY_IMPORT)
 FACADE = {"__init__", "__main__"}  # the package itself: names the public things, and is the door for `python -m`
 

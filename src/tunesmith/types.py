@@ -300,3 +300,21 @@ class Prediction:
     alternatives: Mapping[str, float]  # every label with its score, best first
     seconds: float
     bundle: str  # id of the bundle that answered
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a person said of one answer, or the answer that they gave to a row that nobody had answered."""
+
+    id: str
+    prediction: str  # id of the Prediction it is about; empty where a row was labelled without one
+    model: str  # the name it was served under
+    bundle: str  # id of the bundle that answered
+    fields: Mapping[str, Any]  # by role, personal data masked
+    answered: Any  # what the bundle said; None where it abstained
+    is_correct: bool | None  # None where only a comment or a corrected answer was given
+    corrected: Any  # what it should have said, as in a labelled file; None where nothing was corrected
+    comment: str
+    by: str  # who said it: the name of a key, or of a person at the terminal
+    subject: str  # whom the row is about, as the caller names them: their rows can be deleted; empty where unknown
+    at: float  # seconds since 1970, UTC

@@ -1,0 +1,1 @@
+"""Make a tuned model smaller and faster: prune, distil, quantise; each step measured."""

@@ -1,0 +1,1 @@
+"""Keep what people say of answers: a database, its retention, its backups."""

@@ -1,0 +1,1 @@
+"""Watch what is served: counts, drift, alerts. Numbers in, numbers out; knows nothing of HTTP."""

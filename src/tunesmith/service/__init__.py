@@ -1,0 +1,1 @@
+"""Answer over HTTP: app, keys, limits, batching, worker processes, feedback."""
