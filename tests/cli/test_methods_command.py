@@ -24,6 +24,6 @@ def test_every_method_is_listed_with_its_share_and_rate(toy_base, capsys):
 
 def test_one_method_is_shown_with_its_options(toy_base, capsys):
     assert main(["methods", "lora", "--model", str(toy_base)]) == 0
-    assert "lora_rank, lora_alpha, lora_dropout, merge" in capsys.readouterr().out
+    assert "lora_rank, lora_alpha, lora_dropout, adapted_layers, merge" in capsys.readouterr().out
     assert main(["methods", "loro"]) == 2
     assert "no method 'loro'" in capsys.readouterr().err

@@ -53,6 +53,7 @@ OPTIONS: dict[str, Any] = {
     "lora_dropout": 0.0,
     "adapter_size": 8,
     "adapter_places": "both",
+    "adapted_layers": 0,
     "prompt_length": 5,
     "merge": "auto",
 }

@@ -38,7 +38,7 @@ __all__ = [
     "why_not",
 ]
 
-OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "merge")
+OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "adapted_layers", "merge")
 WHEN = "long runs under a tight budget: it finds out which layers need their rank"
 SPACE: Space = {**COMMON, "lora_rank": Choices((4, 8, 16))}
 
@@ -58,7 +58,7 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     Args:
         model: Base model with its head. Changed in place.
         anatomy: Where its blocks and its fresh parts are.
-        options: `lora_rank` is the mean rank that stays; `lora_alpha` and `lora_dropout` as for lora.
+        options: `lora_rank` is the mean rank that stays; the others as for lora.
 
     Source: Zhang et al. 2023.
     """
@@ -73,7 +73,7 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
         total_step=1,
         lora_alpha=options["lora_alpha"],
         lora_dropout=float(options["lora_dropout"]),
-        **companions.targets(model, anatomy),
+        **companions.targets(model, anatomy, int(options.get("adapted_layers", 0))),
     )
     model = companions.accompany(model, anatomy, config)
     for layer in companions.matrices(model):

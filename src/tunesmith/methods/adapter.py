@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from tunesmith.errors import PlanProblem
 from tunesmith.methods.space import COMMON, Choices, Space
-from tunesmith.models.anatomy import Anatomy, writing_layers
+from tunesmith.models.anatomy import Anatomy, upper, writing_layers
 
-OPTIONS = ("adapter_size", "adapter_places", "merge")
+OPTIONS = ("adapter_size", "adapter_places", "adapted_layers", "merge")
 WHEN = "one base with many tasks, where a task may take 1 to 4% of its size"
 HEAD_FACTOR = 2.0
 SPACE: Space = {
@@ -75,10 +75,11 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
         model: Base model with its head. Changed in place.
         anatomy: Where its blocks and its fresh parts are.
         options: `adapter_size`, the width of the bottleneck; `adapter_places`, "both" (Houlsby et al. 2019) or
-            "feed-forward" (Pfeiffer et al. 2021, who found the second half enough).
+            "feed-forward" (Pfeiffer et al. 2021, who found the second half enough); `adapted_layers`, in how many
+            blocks, from the top (0: in all).
 
     Raises:
-        PlanProblem: No such places.
+        PlanProblem: No such places, or no such number of blocks.
     """
     places = str(options["adapter_places"])
     if places not in _PLACES:
@@ -87,7 +88,7 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
         )
     model.requires_grad_(False)
     wanted: set[int] = set()
-    for block in (block for stack in anatomy.stacks for block in stack):
+    for block in (block for stack in upper(anatomy, int(options.get("adapted_layers", 0))).stacks for block in stack):
         layers = writing_layers(block, anatomy.hidden)
         wanted |= {id(layer) for layer in (layers if places == "both" else layers[-1:])}
     for name, layer in [(name, layer) for name, layer in model.named_modules() if id(layer) in wanted]:

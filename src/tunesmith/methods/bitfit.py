@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from tunesmith.methods.space import COMMON, Space
-from tunesmith.models.anatomy import Anatomy
+from tunesmith.models.anatomy import Anatomy, parts_above, upper
 
-OPTIONS = ("merge",)
+OPTIONS = ("adapted_layers", "merge")
 WHEN = "few rows, and the smallest change that the model's own parts allow"
 HEAD_FACTOR = 1.0  # the rate is already that of a head
 SPACE: Space = COMMON
@@ -27,12 +27,12 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     Args:
         model: Base model with its head. Changed in place.
         anatomy: Where its body and its fresh parts are.
-        options: Nothing is asked here.
+        options: `adapted_layers`: of how many blocks, from the top, with what lies above them (0: of the whole body).
 
     Source: Ben-Zaken et al. 2022. The biases of layer norms are among them, as there.
     """
     model.requires_grad_(False)
-    for bias in _biases(anatomy):
+    for bias in _biases(anatomy, int(options.get("adapted_layers", 0))):
         bias.requires_grad_(True)
     for part in anatomy.fresh:
         part.requires_grad_(True)
@@ -49,7 +49,11 @@ def default_learning_rate(anatomy: Anatomy) -> float:
     return min(4e-3, max(4e-4, 2e-3 * 384 / anatomy.hidden))
 
 
-def _biases(anatomy: Anatomy) -> list[nn.Parameter]:
+def _biases(anatomy: Anatomy, blocks: int = 0) -> list[nn.Parameter]:
     """Give the vectors called bias; T5's table of relative positions is a matrix and no bias in this sense."""
-    named = anatomy.body.named_parameters()
+    parts: list[nn.Module] = [anatomy.body]
+    if blocks:
+        reached = [block for stack in upper(anatomy, blocks).stacks for block in stack]
+        parts = [*reached, *parts_above(anatomy)]
+    named = [entry for part in parts for entry in part.named_parameters()]
     return [one for name, one in named if name.rpartition(".")[2].endswith("bias") and one.dim() == 1]

@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import nn
 
 from tunesmith.methods.delta import Adapter
-from tunesmith.models.anatomy import Anatomy, is_linear, linear_layers
+from tunesmith.models.anatomy import Anatomy, is_linear, linear_layers, upper
 
 NAME = "default"  # of the adapter, PEFT's own default
 _TASK_TYPES = {
@@ -31,9 +31,12 @@ def no_linear_layers(anatomy: Anatomy) -> str | None:
     return "the blocks of this model have no linear layers that it could accompany"
 
 
-def targets(model: nn.Module, anatomy: Anatomy) -> dict[str, Any]:
-    """Give the entries of a PEFT configuration that say where its layers go: beside all linear layers of the blocks."""
-    layers = linear_layers(model, anatomy)
+def targets(model: nn.Module, anatomy: Anatomy, blocks: int) -> dict[str, Any]:
+    """Give the entries of a PEFT configuration that say where its layers go.
+
+    That is beside all linear layers of the top `blocks` blocks; of all blocks where it is 0.
+    """
+    layers = linear_layers(model, upper(anatomy, blocks))
     is_transposed = any(not isinstance(layer, nn.Linear) for layer in layers.values())
     return {"target_modules": list(layers), "fan_in_fan_out": is_transposed}
 

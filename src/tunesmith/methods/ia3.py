@@ -10,11 +10,11 @@ from torch import nn
 from tunesmith.methods import companions
 from tunesmith.methods.companions import adapter, merge
 from tunesmith.methods.space import COMMON, Space
-from tunesmith.models.anatomy import Anatomy, linear_layers
+from tunesmith.models.anatomy import Anatomy, linear_layers, upper
 
 __all__ = ["HEAD_FACTOR", "OPTIONS", "SPACE", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
 
-OPTIONS = ("merge",)
+OPTIONS = ("adapted_layers", "merge")
 WHEN = "many small variants of one base: the fewest numbers of all, beside prompts"
 HEAD_FACTOR = 0.5
 SPACE: Space = COMMON
@@ -36,7 +36,7 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     Args:
         model: Base model with its head. Changed in place; its answers are the same at first.
         anatomy: Where its blocks and its fresh parts are, and of what family it is.
-        options: Nothing is asked here.
+        options: `adapted_layers`, in how many blocks, from the top (0: in all).
 
     Source: Liu et al. 2022, section 3.3. Which layers these are comes from PEFT's table of model families; in some of
     them it takes the queries for the keys, which scales the same products.
@@ -44,7 +44,7 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     from peft import IA3Config
 
     outer, inner = _families()[anatomy.family]
-    layers = linear_layers(model, anatomy)
+    layers = linear_layers(model, upper(anatomy, int(options.get("adapted_layers", 0))))
     feed = [name for name in layers if _is_called(name, inner)]
     chosen = [name for name in layers if _is_called(name, (*outer, *inner))]
     is_transposed = any(not isinstance(layers[name], nn.Linear) for name in chosen)

@@ -14,7 +14,7 @@ from tunesmith.models.anatomy import Anatomy
 
 __all__ = ["HEAD_FACTOR", "OPTIONS", "SPACE", "WHEN", "adapter", "apply", "default_learning_rate", "merge", "why_not"]
 
-OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "merge")
+OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "adapted_layers", "merge")
 WHEN = "the first choice when full tuning is too large to train or to keep; often as good"
 HEAD_FACTOR = 2.0  # so that the head learns at about the rate that full tuning gives it
 SPACE: Space = {**COMMON, "lora_rank": Choices((4, 8, 16, 32))}
@@ -31,7 +31,8 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     Args:
         model: Base model with its head. Changed in place.
         anatomy: Where its blocks and its fresh parts are.
-        options: `lora_rank` (1 or more), `lora_alpha` (the companion counts alpha / rank times) and `lora_dropout`.
+        options: `lora_rank` (1 or more), `lora_alpha` (the companion counts alpha / rank times), `lora_dropout`, and
+            `adapted_layers`, the blocks it is about, from the top (0: all).
 
     Source: Hu et al. 2021. There only the attention's projections are accompanied; all linear layers of the blocks do
     better at the same size (Dettmers et al. 2023).
@@ -47,7 +48,7 @@ def config_of(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any], **
         r=int(options["lora_rank"]),
         lora_alpha=options["lora_alpha"],
         lora_dropout=float(options["lora_dropout"]),
-        **companions.targets(model, anatomy),
+        **companions.targets(model, anatomy, int(options.get("adapted_layers", 0))),
         **more,
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from tunesmith.errors import ModelProblem
+from tunesmith.errors import ModelProblem, PlanProblem
+
+_ABOVE = ("pooler", "norm", "ln_f", "final_norm", "final_layer_norm")  # as families call what reads the last block
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,28 @@ def linear_layers(model: nn.Module, anatomy: Anatomy) -> dict[str, nn.Module]:
     """Give every linear layer inside the blocks by its name in the model; never one of the head."""
     inside = {id(part) for stack in anatomy.stacks for block in stack for part in block.modules()}
     return {name: part for name, part in model.named_modules() if id(part) in inside and is_linear(part)}
+
+
+def parts_above(anatomy: Anatomy) -> list[nn.Module]:
+    """Give the parts of the body that read what the last block gives: a norm, a pooler."""
+    found = (getattr(anatomy.body, name, None) for name in _ABOVE)
+    return [part for part in found if isinstance(part, nn.Module)]
+
+
+def upper(anatomy: Anatomy, blocks: int) -> Anatomy:
+    """Give the anatomy with only the top `blocks` blocks of each stack; 0 leaves all. What lies below stays frozen.
+
+    Raises:
+        PlanProblem: No stack has so many.
+    """
+    most = max((len(stack) for stack in anatomy.stacks), default=0)
+    if blocks > most:
+        raise PlanProblem(
+            f"adapted_layers is {blocks}; this model has {most} blocks",
+            where="adapted_layers",
+            do=f"choose 1 to {most}, or 0 for all",
+        )
+    return dataclasses.replace(anatomy, stacks=tuple(stack[-blocks:] for stack in anatomy.stacks))
 
 
 def writing_layers(block: nn.Module, hidden: int) -> list[nn.Module]:

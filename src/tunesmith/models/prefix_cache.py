@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.models.anatomy import Anatomy
+from tunesmith.models.anatomy import Anatomy, parts_above
 
-_ABOVE = ("pooler", "norm", "ln_f", "final_norm", "final_layer_norm")  # parts of a body that read the last block
 _NUMBER_BYTES = 4  # states are kept as float32, whatever the model computes in: reading them back changes nothing
 
 
@@ -33,8 +32,7 @@ def frozen_blocks(anatomy: Anatomy) -> int:
     """Give how many blocks, from the bottom, training cannot change; 0 where something below them learns."""
     if anatomy.is_encoder_decoder:
         return 0
-    elsewhere = [*anatomy.blocks, *(getattr(anatomy.body, name, None) for name in _ABOVE)]
-    known = {id(p) for part in elsewhere if isinstance(part, nn.Module) for p in part.parameters()}
+    known = {id(p) for part in (*anatomy.blocks, *parts_above(anatomy)) for p in part.parameters()}
     if any(p.requires_grad and id(p) not in known for p in anatomy.body.parameters()):
         return 0  # words, positions, segments, a projection: all of them lie below the blocks
     learning = (index for index, block in enumerate(anatomy.blocks) if any(p.requires_grad for p in block.parameters()))

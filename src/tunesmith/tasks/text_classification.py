@@ -35,7 +35,6 @@ _TERM = rf"[{_CJK}]|[^\W{_CJK}]+"  # a word of a spaced script, or one Chinese o
 ENCODE_ROWS = 1000
 """Texts that go to the tokenizer at once; its threads share them. With 4,000 it was no faster."""
 
-_STATES_ROWS = 4000  # texts whose states are held at once, some kilobytes each
 _MANY_ROWS = 20_000  # training rows from which rare terms are left out of naive answers
 
 
@@ -240,7 +239,7 @@ class TextClassification(BaseTask):
         names = [re.sub(r"[_\-./]+", " ", label).strip() or label for label in labels]
         body = load("AutoModel")
         labels_LH = mean_states(body, names, tokenizer, max_length)
-        parts = in_groups(records, _STATES_ROWS)
+        parts = in_groups(records, ENCODE_ROWS)
         states = (mean_states(body, self.texts(part), tokenizer, max_length) for part in parts)
         return np.concatenate([20.0 * texts_NH @ labels_LH.T for texts_NH in states])
 

@@ -70,6 +70,9 @@ class Recipe:
     adapter_places: str = recipe_key(
         "both", "text", "adapters behind both attention and feed-forward, or feed-forward only"
     )
+    adapted_layers: int = recipe_key(
+        0, "whole", "blocks that lora, adalora, dora, adapter, ia3 and bitfit reach, from the top; 0 for all", least=0
+    )
     pooling: str = recipe_key(
         AUTO, "text", "what contrastive compares: the mean of the states, or the first token (auto: mean if it can)"
     )
@@ -118,7 +121,9 @@ class Recipe:
     max_steps: Any = recipe_key(AUTO, "auto-whole", "most optimiser steps, whatever the epochs (auto: any)", least=1)
     batch_size: Any = recipe_key(AUTO, "auto-whole", "rows behind one optimiser step", least=1)
     gradient_accumulation_steps: int = recipe_key(1, "whole", "multiplies batch_size, at no cost in memory", least=1)
-    batch_tokens: int = recipe_key(4096, "whole", "most tokens in the model at once, padding included", least=1)
+    batch_tokens: Any = recipe_key(
+        AUTO, "auto-whole", "most tokens in the model at once, padding included (auto: 2,048 on a CPU)", least=1
+    )
     learning_rate: Any = recipe_key(AUTO, "auto-number", "peak learning rate", least=0.0, most=10.0)
     head_learning_rate_factor: Any = recipe_key(
         AUTO,
