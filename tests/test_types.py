@@ -10,10 +10,12 @@ import pytest
 
 from tunesmith import types
 from tunesmith.types import (
+    Augmentation,
     Comparison,
     Difference,
     Entity,
     Event,
+    Feedback,
     Gain,
     Inspection,
     Origin,
@@ -73,6 +75,7 @@ PLAN = Plan(
     versions={"torch": "2"},
     parent="abc",
 )
+AUGMENTATION = Augmentation("delete", {"share": 0.1, "copies": 2}, 3, {"a repeat": 1}, (("a b", "a"),))
 INSPECTION = Inspection(
     path="rows.csv",
     format="csv",
@@ -90,10 +93,11 @@ INSPECTION = Inspection(
     personal={"email": 1},
     rejected=(REJECTED,),
     problems=(PROBLEM, dataclasses.replace(PROBLEM, origin=None)),
+    augmented=(AUGMENTATION,),
 )
 NOUNS = [
     *(ORIGIN, RECORD, UNLABELLED, PROBLEM, REJECTED, SCORES, DIFFERENCE, GAIN, dataclasses.replace(GAIN, before=None)),
-    *(PLAN, INSPECTION, Splits((RECORD,), (UNLABELLED,), (), "f")),
+    *(PLAN, AUGMENTATION, INSPECTION, Splits((RECORD,), (UNLABELLED,), (), "f")),
     Event("evaluation", 1.0, 7, {"accuracy": 0.5}, "words"),
     *(Span(0, 2, "person"), Entity("Ada", "person", 0, 3, 0.9)),
     Comparison(
@@ -101,6 +105,7 @@ NOUNS = [
     ),
     Prediction("p", "a", 0.9, {"a": 0.9, "b": 0.1}, 0.01, "id"),
     Prediction("p", None, None, {}, 0.01, "id"),
+    Feedback("f", "p", "topics", "id", {"text": "x"}, "a", False, "b", "no", "Ada", "subject", 1.5),
 ]
 
 

@@ -1,4 +1,7 @@
-"""Look at the installation and the machine for what makes training or answering fail. Reads only."""
+"""Look at the installation, the machine and a feedback store for what makes training, answering or keeping fail.
+
+`examine` and `examine_store` read only; `restore_store` puts a backup in the place of a damaged store.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import BundleProblem, TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.data.feedback.restore import Restored
 
 _LIBRARIES = (
     "tunesmith",
@@ -168,3 +174,55 @@ def _disk(folder: Path) -> Iterator[Finding]:
     yield Finding("disk", "ok" if is_enough else "warning", f"{free / 2**30:.1f} GiB free at {folder}", do)
     if not os.access(folder, os.W_OK):
         yield Finding("disk", "error", f"{folder} cannot be written to", "start from another folder, or use --out")
+
+
+def store_of(name: str) -> str:
+    """Give the URL of a feedback store: as given, or that of a run folder."""
+    from tunesmith.data.feedback.database import default_url
+
+    return default_url(name) if "://" not in name and Path(name).expanduser().is_dir() else name
+
+
+def examine_store(name: str) -> list[Finding]:
+    """Look at a feedback store: whether it is whole, what it holds, how old its newest backup is.
+
+    Args:
+        name: Its URL or file, or a run folder.
+    """
+    from tunesmith.data.feedback import open_store
+    from tunesmith.data.feedback.backup import FOLDER, backups
+
+    try:
+        with open_store(store_of(name), may_create=False) as store:
+            counts, url, path = store.models(), store.url, store.path
+    except TunesmithError as error:
+        return [Finding("store", "error", f"{error.what} at {error.where}", error.do)]
+    rows = ", ".join(f"{count:,} of {model}" for model, count in counts.items()) or "none yet"
+    found = [Finding("store", "ok", f"whole; feedback: {rows} at {url}")]
+    if path is not None:
+        newest = backups(path.parent / FOLDER)[:1]
+        do = f"tunesmith feedback backup --store '{url}'"
+        found.append(
+            Finding("backup", "ok", str(newest[0])) if newest else Finding("backup", "warning", "there is none", do)
+        )
+    return found
+
+
+def restore_store(name: str, source: str = "") -> Restored:
+    """Put a backup in the place of a feedback store; the damaged file is moved aside.
+
+    Args:
+        name: URL or file of the store, or a run folder.
+        source: The backup; empty for the newest that is whole.
+
+    Raises:
+        StoreProblem: There is no whole backup.
+        BundleProblem: The named backup is not there.
+    """
+    from tunesmith.data.feedback.backup import folder_for
+    from tunesmith.data.feedback.restore import newest_whole, restore
+
+    url = store_of(name)
+    if source and not Path(source).is_file():
+        raise BundleProblem(f"there is no backup '{source}'", where="--from", do="give the file of a backup")
+    return restore(url, Path(source) if source else newest_whole(folder_for(url)))

@@ -5,9 +5,12 @@ TunesmithError
 ├── PlanProblem (ValueError)        an option, a recipe key, or options that do not fit together
 ├── ModelProblem (ValueError)       a base model that cannot be found or must not be opened
 ├── BundleProblem (ValueError)      a run folder that is missing, unfinished or damaged
+├── RegistryProblem (ValueError)    a name, version or promotion that the registry of served models refuses
 ├── MissingExtra (ImportError)      an optional package that is not installed
 ├── TrainingProblem (RuntimeError)  the numbers went wrong: loss or weights not finite
 ├── MachineProblem (OSError)        disk full, file vanished, folder in use
+│   └── StoreProblem                the feedback store is locked, full, damaged or out of reach
+├── QuotaProblem (RuntimeError)     somebody gave more feedback in a day than one may
 └── Stopped (RuntimeError)          a signal asked the run to stop; the work so far is saved
 """
 
@@ -60,6 +63,10 @@ class BundleProblem(TunesmithError, ValueError):
     """A run folder is missing, unfinished or damaged."""
 
 
+class RegistryProblem(TunesmithError, ValueError):
+    """A name, a version or a promotion that the registry of served models refuses."""
+
+
 class MissingExtra(TunesmithError, ImportError):
     """An optional package is needed and not installed."""
 
@@ -74,6 +81,30 @@ class MachineProblem(TunesmithError, OSError):
     """The machine could not do it: disk full, file vanished, folder in use by another process."""
 
     exit_code = 4
+
+
+class StoreProblem(MachineProblem):
+    """The feedback store cannot be read or written; nothing that was asked for has happened.
+
+    Args:
+        what: What happened.
+        where: The store's URL, without a password.
+        do: What gets the person further.
+        kind: locked, full, damaged, unreachable, newer (its schema is), or failed (anything else).
+    """
+
+    def __init__(self, what: str, *, where: str = "", do: str = "", kind: str = "failed") -> None:
+        super().__init__(what, where=where, do=do)
+        self.kind = kind
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether the same request may succeed a little later without anybody doing anything."""
+        return self.kind in {"locked", "unreachable"}
+
+
+class QuotaProblem(TunesmithError, RuntimeError):
+    """Somebody gave more feedback in a day than one person may."""
 
 
 class Stopped(TunesmithError, RuntimeError):

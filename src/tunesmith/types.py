@@ -127,6 +127,17 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """What one kind of augmentation added to the training rows."""
+
+    kind: str  # synonyms, delete, swap, back_translate, mixup
+    settings: Mapping[str, Any]
+    rows: int  # made and learnt from beside the labelled ones; 0 for what is done while training
+    left_out: Mapping[str, int]  # why -> copies that were not used
+    samples: tuple[tuple[str, str], ...] = ()  # a text as it was, and its copy
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What is in a data file, as far as it can be told without a model."""
 
@@ -146,6 +157,7 @@ class Inspection:
     personal: Mapping[str, int]  # kind of personal data -> rows that hold it
     rejected: tuple[Rejected, ...]
     problems: tuple[Problem, ...]
+    augmented: tuple[Augmentation, ...] = ()  # of a training run: copies that were added to its training rows
 
 
 @dataclass(frozen=True)

@@ -237,3 +237,29 @@ def test_a_full_disk_is_explained(toy_run, rows, tmp_path, monkeypatch):
         predict_file(toy_run, rows, tmp_path / "out.csv")
     assert caught.value.what == "writing the predictions failed: No space left on device"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
+
+
+STARTS = ["=", "+", "-", "@", "\t", "\r"]
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t")])
+def test_cells_that_begin_like_a_formula_are_neutralised(toy_run, tmp_path, suffix, delimiter):
+    given = tmp_path / "rows.jsonl"
+    given.write_text(
+        "".join(json.dumps({"text": f"{start}a1", "=id": f"{start}b"}) + "\n" for start in STARTS), "utf-8"
+    )
+    predict_file(toy_run, given, tmp_path / f"out{suffix}")
+    found = read_csv(tmp_path / f"out{suffix}", delimiter)
+    assert [row["text"] for row in found] == [f"'{start}a1" for start in STARTS]
+    assert [row["'=id"] for row in found] == [f"'{start}b" for start in STARTS]
+    predict_file(toy_run, given, tmp_path / f"as-is{suffix}", keeps_formulas=True)
+    assert [row["text"] for row in read_csv(tmp_path / f"as-is{suffix}", delimiter)] == [
+        f"{start}a1" for start in STARTS
+    ]
+
+
+def test_lines_of_json_are_no_table_and_stay(toy_run, tmp_path):
+    given = tmp_path / "rows.jsonl"
+    given.write_text(json.dumps({"text": "=a1"}) + "\n", encoding="utf-8")
+    predict_file(toy_run, given, tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["text"] == "=a1"

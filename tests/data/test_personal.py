@@ -31,6 +31,12 @@ FOUND = [
     ("licence-plate", "京A12345"),
     ("licence-plate", "粤B·D12345"),
     ("licence-plate", "沪C8K6G2"),
+    ("licence-plate", "AB12 CDE"),
+    ("phone", "020 7946 0958"),
+    ("ip-address", "2001:db8:85a3::8a2e:370:7334"),
+    ("social-security", "123-45-6789"),
+    ("address", "221B Baker Street"),
+    ("address", "北京市海淀区中关村大街27号3号楼501室"),
 ]
 
 NOT_FOUND = [
@@ -63,6 +69,17 @@ NOT_FOUND = [
     "EUR 12 345 678",
     "grew 010-20 percent",
     "股票300333",
+    "std::string a::b",
+    "12:30:45",
+    "000-12-3456",
+    "5 minutes drive",
+    "24 Hours Way too long",
+    "in 2020 Wall Street fell",
+    "2 blocks down the road",
+    "地铁3号线",
+    "路上10号线",
+    "AB99 CDE",
+    "plates of 12 cm",
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tunesmith.errors import PlanProblem
+from tunesmith.models import matrix_units
 from tunesmith.tasks.batching import steps_per_epoch
 from tunesmith.training.plan import (
     choose_batch_size,
@@ -50,12 +51,14 @@ def test_small_files_take_small_steps_and_more_passes():
     assert choose_epochs(0.5, 800, 16, 10) == 0.5
 
 
-def test_devices_and_precisions_that_are_not_there_are_refused():
+def test_devices_and_precisions_that_are_not_there_are_refused(monkeypatch):
     assert choose_device("cpu") == "cpu"
     assert refused(choose_device, "tpu").startswith(
         "PlanProblem: device 'tpu' is not here\n  where: device\n  do:    use one of: "
     )
-    assert choose_precision("auto", "cpu") == "no"
+    for has_units, width, found in ((True, 384, "bf16"), (True, 64, "no"), (True, 0, "no"), (False, 384, "no")):
+        monkeypatch.setattr(matrix_units, "has_matrix_units", lambda has_units=has_units: has_units)
+        assert choose_precision("auto", "cpu", width) == found
     assert choose_precision("bf16", "cpu") == "bf16"
     assert "use one of: no, bf16, fp16" in refused(choose_precision, "fp8", "cpu")
     assert refused(choose_precision, "fp16", "cpu") == (

@@ -20,6 +20,7 @@ from tunesmith.engines.contest import MakeInputs, largest_difference, outputs_of
 from tunesmith.engines.fast_tokenizer import FILE, Facts, facts_of, open_tokenizer, write_tokenizer
 from tunesmith.engines.graph import fuse_graph, write_graph
 from tunesmith.engines.int8 import Try, has_vnni, layers_of, rank_layers, ways, write_int8
+from tunesmith.engines.static_int8 import product_layers, write_static_int8
 from tunesmith.errors import BundleProblem, ModelProblem, TunesmithError
 from tunesmith.tasks import Example
 from tunesmith.tasks.batching import fill
@@ -36,6 +37,7 @@ such a model is never given more."""
 _ALONE = 1  # token at once: every row by itself
 _ROWS_CHECKED = 128  # whose outputs are compared, each by itself and in batches
 _ROWS_RANKED = 32  # that a layer's error is measured on
+_ROWS_CALIBRATED = 64  # that the ranges of activations are found on
 
 # Texts that tokenizers stumble over, beside the run's own rows.
 _HARD = (
@@ -159,18 +161,56 @@ class Workbench:
             return None, []
         path = self.folder / "int8.onnx"
         ranked = functools.partial(rank_layers, graph, layers, self.folder, self._small_outputs)
-        tries: list[Try] = []
-        for what, kept, is_full_range in ways(layers, ranked, may_use_full_range=has_vnni()):
-            quantised = [layer for layer in layers if layer not in kept]
+
+        def make(quantised: Sequence[str], is_full_range: bool) -> Candidate:
             write_int8(graph, path, quantised, is_full_range=is_full_range)
             # What 8 bits cost depends on what is answered together: the worse of alone and in bulk counts.
             both = [self._checked("onnx int8", "onnx", path, tokens=tokens) for tokens in (MEASURED_TOKENS, _ALONE)]
-            found = dataclasses.replace(max(both, key=lambda one: one.loss), is_full_range=is_full_range)
-            tries.append(Try(what, kept, is_full_range, found.loss, found.loss <= tolerance + 1e-9))
-            on_try(tries[-1])
-            if tries[-1].is_within:
-                return found, tries
-        return None, tries
+            return max(both, key=lambda one: one.loss)
+
+        return _first_within(layers, ranked, make, tolerance=tolerance, on_try=on_try)
+
+    def int8_openvino(
+        self, calibration: Sequence[Record], tolerance: float, on_try: Callable[[Try], None]
+    ) -> tuple[Candidate | None, list[Try]]:
+        """Look for the fastest way to quantise OpenVINO's model, with ranges found on rows of their own.
+
+        Args:
+            calibration: Rows to find the ranges of activations on, of the training; not those that are measured.
+            tolerance: Points of the main metric that may be lost.
+            on_try: Told of each way.
+
+        Returns:
+            The candidate (None where every way lost more), and all tries. The plain graph has to be there.
+        """
+        import onnx
+        import openvino
+
+        graph = onnx.load(str(self.folder / "plain.onnx"))
+        layers = product_layers(graph, layers_of(graph))
+        if not layers:
+            return None, []
+        batches = self._calibrating(calibration)
+        path, model = self.folder / "static.onnx", self.folder / "int8" / ENGINES["openvino"].file
+
+        def write(given: Any, place: Path, quantised: Sequence[str], is_full_range: bool = False) -> None:
+            write_static_int8(given, place, quantised, batches=batches, is_full_range=is_full_range)
+
+        def make(quantised: Sequence[str], is_full_range: bool) -> Candidate:
+            write(graph, path, quantised, is_full_range)
+            openvino.save_model(openvino.convert_model(path), model, compress_to_fp16=False)
+            return self._checked("openvino int8", "openvino", model, model.with_suffix(".bin"))
+
+        ranked = functools.partial(rank_layers, graph, layers, self.folder, self._small_outputs, write)
+        model.parent.mkdir()
+        return _first_within(layers, ranked, make, tolerance=tolerance, on_try=on_try)
+
+    def _calibrating(self, records: Sequence[Record]) -> list[Arrays]:
+        some = records[:: max(1, len(records) // _ROWS_CALIBRATED)][:_ROWS_CALIBRATED]
+        settings = {"labels": self.bundle.labels, "max_length": int(self.bundle.facts["max_length"])}
+        examples = self.task.encode(some, self.tokenizer, **settings)
+        fills = fill(range(len(examples)), [example.length for example in examples], 1024)
+        return [self.make_inputs([examples[row] for row in rows]) for rows in fills]
 
     def _encoded(self, tokenizer: Any) -> list[Example]:
         """Encode the rows, and demand that the tokenizer without Transformers does it alike."""
@@ -243,6 +283,36 @@ class Workbench:
         scores = task.score(self.records, answers, labels=labels, main=self.metric, seed=self.bundle.plan.seed)
         values = [value for value, _, _ in task.decode(answers, labels=labels)]
         return values, metrics.goodness(self.metric, scores.value)
+
+
+def _first_within(
+    layers: Sequence[str],
+    ranked: Callable[[], Sequence[tuple[str, float]]],
+    make: Callable[[Sequence[str], bool], Candidate],
+    *,
+    tolerance: float,
+    on_try: Callable[[Try], None],
+) -> tuple[Candidate | None, list[Try]]:
+    """Try ways of quantising from the fastest to the most careful; give the first within the tolerance, and all tries.
+
+    Args:
+        layers: That may be quantised.
+        ranked: Gives them with the error that each makes, largest first.
+        make: Quantises the layers it is given, with the full range of 8 bits or not.
+        tolerance: Points that may be lost.
+        on_try: Told of each way.
+    """
+    tries: list[Try] = []
+    for what, kept, is_full_range in ways(layers, ranked, may_use_full_range=has_vnni()):
+        quantised = [layer for layer in layers if layer not in kept]
+        if not quantised:
+            continue
+        found = dataclasses.replace(make(quantised, is_full_range), is_full_range=is_full_range)
+        tries.append(Try(f"{found.runtime}, {what}", kept, is_full_range, found.loss, found.loss <= tolerance + 1e-9))
+        on_try(tries[-1])
+        if tries[-1].is_within:
+            return found, tries
+    return None, tries
 
 
 def _is_same(one: Any, other: Any) -> bool:

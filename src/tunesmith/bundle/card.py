@@ -22,6 +22,7 @@ def render_card(
     language: Sequence[str] = (),
     license: str = "",  # noqa: A002 - the key's own name
     created: str = "",
+    life: str = "",
 ) -> str:
     """Give the card of a bundle as Markdown.
 
@@ -37,11 +38,12 @@ def render_card(
         language: ISO codes, where they are known.
         license: Of the tuned model, where it is known.
         created: When, as it is to be printed.
+        life: One sentence on what it updates; empty for a first training.
     """
     front = yaml.safe_dump(
         _front_matter(name, gain, pipeline_tag, base_model, language, license), allow_unicode=True, sort_keys=False
     )
-    return f"---\n{front}---\n\n{_body(name, plan, gain, labels, base_model, created, pipeline_tag)}"
+    return f"---\n{front}---\n\n{_body(name, plan, gain, labels, base_model, created, pipeline_tag, life)}"
 
 
 def _front_matter(
@@ -90,7 +92,14 @@ _SHOWS_ROWS = (
 
 
 def _body(
-    name: str, plan: Plan, gain: Gain, labels: Sequence[str], base_model: str, created: str, pipeline_tag: str
+    name: str,
+    plan: Plan,
+    gain: Gain,
+    labels: Sequence[str],
+    base_model: str,
+    created: str,
+    pipeline_tag: str,
+    life: str,
 ) -> str:
     shown = ", ".join(f"`{_plain(label)}`" for label in labels[:30]) + (", ..." if len(labels) > 30 else "")
     base = f"`{base_model}`" if base_model else "a local base model"
@@ -102,6 +111,7 @@ def _body(
         f"{'Tuned from' if plan.steps else 'Nothing was trained: asks'} {base} for {plan.task} "
         f"with Tunesmith {plan.versions.get('tunesmith', '')}" + (f" on {created}." if created else "."),
         *([f"It knows {len(labels)} labels: {shown}."] if labels else []),
+        *([life] if life else []),
         "",
         "## What adaptation gained",
         "",

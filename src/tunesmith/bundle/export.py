@@ -21,7 +21,7 @@ from typing import Any
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, explain_os_errors, sync, write_json
 from tunesmith.bundle.candidates import MEASURED_TOKENS, Candidate, Workbench, why_not
 from tunesmith.bundle.exported import FACTS, FOLDER, FORMAT
-from tunesmith.bundle.kept_rows import measuring_rows
+from tunesmith.bundle.kept_rows import measuring_rows, part_rows
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.writing_in_8_bits import MOST as MOST_WRITTEN
 from tunesmith.bundle.writing_in_8_bits import measure
@@ -199,9 +199,11 @@ def _demand_fitting(engine: str, quantize: str, tolerance: float) -> None:
         raise PlanProblem(f"quantize is '{quantize}'", where="quantize", do=f"use one of: {', '.join(QUANTIZE)}")
     if not 0 <= tolerance <= 100:
         raise PlanProblem(f"tolerance is {tolerance:g}", where="tolerance", do="give points of the metric, 0..100")
-    if quantize == "int8" and engine not in {AUTO, "onnx"}:
+    if quantize == "int8" and engine == TORCH:
         raise PlanProblem(
-            f"engine '{engine}' does not answer in 8 bits here", where="quantize", do="use --engine onnx, or auto"
+            f"engine '{engine}' does not answer in 8 bits here",
+            where="quantize",
+            do="use --engine onnx or openvino, or auto",
         )
 
 
@@ -213,28 +215,76 @@ def _contenders(
     on_step("writing the graph")
     plain = bench.float_onnx()
     found = [bench.torch(), plain]
-    if engine == "openvino" or (engine == AUTO and quantize != "int8" and is_installed("openvino")):
+    can_openvino = engine == "openvino" or (engine == AUTO and is_installed("openvino"))
+    if can_openvino and quantize != "int8":
         on_step("converting for OpenVINO")
         try:
             found.append(bench.openvino())
         except (TunesmithError, RuntimeError) as error:
             if engine != AUTO:
                 raise
-            declined["openvino"] = " ".join(str(getattr(error, "what", error)).split())[:200]
-    elif engine == AUTO and quantize != "int8":
+            declined["openvino"] = _reason(error)
+    elif engine == AUTO and not can_openvino:
         declined["openvino"] = "not installed (pip install 'tunesmith[openvino]')"
     tries: list[Try] = []
-    if quantize != "none" and engine != "openvino":
-        smaller, tries = bench.int8_onnx(
-            plain.files[0], tolerance, lambda one: on_step(f"int8, {one.what}: {-one.loss:+.2f} points")
-        )
-        if smaller is not None:
-            found.append(smaller)
-        elif quantize == "int8":
+    if quantize != "none":
+        smaller, tries, refused = _in_8_bits(bench, plain, tolerance, on_step, engines=engine, is_able=can_openvino)
+        declined |= refused
+        found += smaller
+        if quantize == "int8" and not smaller:
             raise _too_lossy(bench, tries, tolerance)
-        else:
-            declined["onnx int8"] = "every way of quantising lost more than the tolerance"
     return found, tries, declined
+
+
+def _in_8_bits(
+    bench: Workbench,
+    plain: Candidate,
+    tolerance: float,
+    on_step: Callable[[str], None],
+    *,
+    engines: str,
+    is_able: bool,
+) -> tuple[list[Candidate], list[Try], dict[str, str]]:
+    """Quantise for every engine that was asked for; what loses too much is declined with its reason.
+
+    Args:
+        bench: With the plain graph written.
+        plain: The float graph.
+        tolerance: Points that may be lost.
+        on_step: Told in words of each try.
+        engines: onnx, openvino, or auto for both.
+        is_able: Whether OpenVINO is here.
+    """
+    found: list[Candidate] = []
+    tries: list[Try] = []
+    declined: dict[str, str] = {}
+
+    def tell(one: Try) -> None:
+        on_step(f"int8, {one.what}: {-one.loss:+.2f} points")
+
+    def keep(name: str, made: tuple[Candidate | None, list[Try]]) -> None:
+        tries.extend(made[1])
+        if made[0] is not None:
+            found.append(made[0])
+        else:
+            declined[name] = "every way of quantising lost more than the tolerance"
+
+    if engines in {AUTO, "onnx"}:
+        keep("onnx int8", bench.int8_onnx(plain.files[0], tolerance, tell))
+    if engines in {AUTO, "openvino"} and is_able:
+        on_step("finding ranges for OpenVINO")
+        try:
+            keep("openvino int8", bench.int8_openvino(part_rows(bench.bundle, "train"), tolerance, tell))
+        except (TunesmithError, RuntimeError) as error:
+            if engines != AUTO:
+                raise
+            declined["openvino int8"] = _reason(error)
+    return found, tries, declined
+
+
+def _reason(error: Exception) -> str:
+    """Give an error on one line."""
+    return " ".join(str(getattr(error, "what", error)).split())[:200]
 
 
 def _too_lossy(bench: Workbench, tries: Sequence[Try], tolerance: float) -> PlanProblem:

@@ -19,7 +19,7 @@ from tunesmith.data.layout import Cells, Fault
 from tunesmith.engines import AUTO, TORCH
 from tunesmith.errors import BundleProblem, DataProblem
 from tunesmith.methods import own_task
-from tunesmith.tasks import TASKS, Answered, Task, find_task
+from tunesmith.tasks import TASKS, Answered, Example, Task, find_task
 from tunesmith.tasks.shown_rows import FILE, read_rows, with_rows
 from tunesmith.types import Gain, Origin, Plan, Prediction, Record, Scores, from_json
 
@@ -115,10 +115,27 @@ class Bundle:
             records: What to answer.
             options: Of the task, for this call alone, e.g. `max_new_tokens` of one that writes text.
         """
+        return self.answer_encoded(self.encode(records, **options), **options)
+
+    @property
+    def model(self) -> Any:
+        """What answers: a torch module, or an engine that does without torch; built when it is first asked for."""
+        return self._engine[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that goes with it."""
+        return self._engine[1]
+
+    def encode(self, records: Sequence[Record], **options: Any) -> list[Example]:
+        """Give the records as the model takes them in: for each one window or several, in order."""
+        task, max_length = self.task.configured(options), int(self.facts["max_length"])
+        return task.encode(records, self.tokenizer, labels=self.labels, max_length=max_length)
+
+    def answer_encoded(self, examples: Sequence[Example], **options: Any) -> Any:
+        """Give the task's raw answers to what `encode` gave, one for each record."""
         model, tokenizer = self._engine
         task = self.task.configured(options)
-        max_length = int(self.facts["max_length"])
-        examples = task.encode(records, tokenizer, labels=self.labels, max_length=max_length)
         batch_tokens = int(self.facts["batch_tokens"]) if self.exported is None else self.exported.batch_tokens
         return task.answer(model, examples, tokenizer=tokenizer, labels=self.labels, batch_tokens=batch_tokens)
 
@@ -169,12 +186,15 @@ class Bundle:
         waiting = iter(records)
         while part := list(itertools.islice(waiting, _AT_ONCE)):
             start = time.perf_counter()
-            decoded = self.task.decode(self.answer(part, **options), labels=self.labels)
-            seconds = (time.perf_counter() - start) / len(part)
-            for value, confidence, alternatives in decoded:
-                is_sure = self.threshold is None or confidence is None or confidence >= self.threshold
-                name = uuid.uuid4().hex
-                yield Prediction(name, value if is_sure else None, confidence, alternatives, seconds, self.id)
+            answers = self.answer(part, **options)
+            yield from self.decoded(answers, (time.perf_counter() - start) / len(part))
+
+    def decoded(self, answers: Any, seconds: float) -> Iterator[Prediction]:
+        """Yield raw answers as predictions; `seconds` is what each of them took."""
+        for value, confidence, alternatives in self.task.decode(answers, labels=self.labels):
+            is_sure = self.threshold is None or confidence is None or confidence >= self.threshold
+            name = uuid.uuid4().hex
+            yield Prediction(name, value if is_sure else None, confidence, alternatives, seconds, self.id)
 
     def score(self, records: Sequence[Record]) -> Scores:
         """Answer records with known targets and score the answers, with intervals."""

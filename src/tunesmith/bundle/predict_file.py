@@ -13,6 +13,7 @@ from tunesmith import data
 from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync
 from tunesmith.bundle.evaluate import columns_for
 from tunesmith.bundle.load import Bundle
+from tunesmith.data.formula import WholeRows, neutral_row
 from tunesmith.errors import PlanProblem
 from tunesmith.types import Origin, Prediction, Record, to_json
 
@@ -29,6 +30,7 @@ def predict_file(
     settings: Mapping[str, Any] | None = None,
     has_all_scores: bool = False,
     may_overwrite: bool = False,
+    keeps_formulas: bool = False,
     on_rows: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Answer the rows of `path` into `out`, in order, holding a few hundred rows at a time.
@@ -44,6 +46,8 @@ def predict_file(
         settings: Options of the task, e.g. {"max_new_tokens": 20}.
         has_all_scores: Add the score of every label.
         may_overwrite: Replace `out` when it is there.
+        keeps_formulas: Write cells of a table that begin like a formula as they are. Else they get an apostrophe in
+            front, so that no spreadsheet runs what a stranger wrote; see `data/formula`.
         on_rows: Called with the number of rows so far.
 
     Returns:
@@ -65,7 +69,8 @@ def predict_file(
     with explain_os_errors(target, "writing the predictions"):
         try:
             with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
-                write = _writer(file, target.suffix, [*source.columns, *added.values()])
+                columns_out = [*source.columns, *added.values()]
+                write = _writer(file, target.suffix, columns_out, keeps_formulas=keeps_formulas)
                 is_table = target.suffix != ".jsonl"
                 for fields, prediction, problem in _answered(bundle, source, found, settings or {}):
                     write(
@@ -166,12 +171,14 @@ def _shown(
     return {column: values[name] for name, column in added.items()}
 
 
-def _writer(file: TextIO, suffix: str, columns: list[str]) -> Callable[[dict[str, Any]], None]:
+def _writer(file: TextIO, suffix: str, columns: list[str], *, keeps_formulas: bool) -> Callable[[dict[str, Any]], None]:
     if suffix == ".jsonl":
         return lambda row: _discard(file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n"))
-    writer = csv.DictWriter(file, columns, delimiter=_FORMATS[suffix], extrasaction="ignore", lineterminator="\n")
+    made: Callable[[dict[str, Any]], dict[str, Any]] = dict if keeps_formulas else neutral_row
+    names = list(made(dict.fromkeys(columns)))
+    writer = csv.DictWriter(WholeRows(file), names, delimiter=_FORMATS[suffix], extrasaction="ignore")
     writer.writeheader()
-    return lambda row: _discard(writer.writerow(row))
+    return lambda row: _discard(writer.writerow(made(row)))
 
 
 def _discard(_: Any) -> None:

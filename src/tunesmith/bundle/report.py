@@ -18,10 +18,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tunesmith.bundle import charts
+from tunesmith.bundle import charts, compressed, updated
 from tunesmith.bundle.highlight import Sample, read_samples
 from tunesmith.metrics import LOWER_IS_BETTER, NO_SHARE, goodness
-from tunesmith.types import Difference, Event, Gain, Inspection, Plan, Rejected, Scores
+from tunesmith.types import Augmentation, Difference, Event, Gain, Inspection, Plan, Rejected, Scores
 
 LINES = {
     "majority": "Majority class",
@@ -88,6 +88,7 @@ class Facts:
     recipe: str
     speed: Mapping[str, Any]
     attempts: Sequence[Mapping[str, Any]]
+    compression: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def render_report(
     created: str = "",
     speed: Mapping[str, Any] | None = None,
     attempts: Sequence[Mapping[str, Any]] = (),
+    compression: Mapping[str, Any] | None = None,
 ) -> str:
     """Give one self-contained HTML page; the same input gives the same bytes.
 
@@ -126,8 +128,9 @@ def render_report(
         created: When, as it is to be printed. The clock is never read here.
         speed: Seconds by stage, tokens per second and the share of the machine's peak.
         attempts: What a run with a budget tried.
+        compression: What made the run smaller.
     """
-    facts = Facts(scores, gain, plan, events, inspection, recipe, speed or {}, attempts)
+    facts = Facts(scores, gain, plan, events, inspection, recipe, speed or {}, attempts, compression)
     drawn = [(key, title, data) for key, title, build in SECTIONS if (data := build(facts))]
     page = page_engine().get_template("report.html.jinja")
     text = page.render(name=name, created=created, facts=facts, headline=_headline(facts), sections=drawn)
@@ -390,6 +393,10 @@ def _making(facts: Facts) -> dict[str, Any] | None:
     }
 
 
+def _augmentation(facts: Facts) -> Sequence[Augmentation]:
+    return facts.inspection.augmented if facts.inspection else ()
+
+
 def _attempts(facts: Facts) -> dict[str, Any] | None:
     if not facts.attempts or facts.plan is None:
         return None
@@ -442,6 +449,9 @@ def _intervals(facts: Facts) -> bool:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
     ("comparison", "Before and after", _comparison),
+    ("compression", "What compression cost and brought", lambda facts: compressed.section(facts.compression)),
+    ("lineage", "What it learnt, and what it kept", lambda facts: updated.section(facts.scores.details.get("lineage"))),
+    ("unlabelled", "What unlabelled rows added", lambda facts: facts.scores.details.get("self_training")),
     ("advice", "What would help", _advice),
     ("curves", "How it learned", _curves),
     ("confusion", "What it confuses", _confusion),
@@ -450,6 +460,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
     ("samples", "Some of its answers", _samples),
     ("worst", "Most confident mistakes", _worst),
     ("data", "The data", _data),
+    ("augmentation", "Copies of training rows", _augmentation),
     ("attempts", "What was tried in the time", _attempts),
     ("speed", "Where the time went", _speed),
     ("making", "How it was made", _making),

@@ -7,11 +7,15 @@ bundle.json          id, task, labels, threshold   data.json, splits.json   what
 report.html          the report                    rejected.jsonl           rows that were not used, and why
 log.jsonl            events of the training        manifest.json            hashes of all this, written last
 speed.json           where the time went        attempts.json            what a run with a budget tried
+lineage.json         of an update: what came before it, and its scores on every earlier test set
+kept_rows.jsonl      of an update: rows that the next one replays and is measured on, personal data masked
+fisher.safetensors   of an update by ewc: how much each weight matters
 shown_rows.jsonl     training rows, texts and labels, where the method shows them to the model with every question
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -24,6 +28,7 @@ from tunesmith.bundle.atomic import TEMPORARY, explain_os_errors, sync, write_fi
 from tunesmith.bundle.card import render_card
 from tunesmith.bundle.delta import FOLDER, Delta, write_delta
 from tunesmith.bundle.report import render_report
+from tunesmith.bundle.updated import read_files, sentence
 from tunesmith.data import write_rejected
 from tunesmith.tasks.shown_rows import FILE, write_rows
 from tunesmith.types import Event, Gain, Inspection, Plan, Record, Splits
@@ -52,6 +57,7 @@ class Contents:
     name: str = ""  # else the folder's
     speed: Mapping[str, Any] = field(default_factory=dict)  # seconds by stage, tokens per second, share of the peak
     attempts: Sequence[Mapping[str, Any]] = ()  # of a run with a budget: what was tried, when, how well it did
+    files: Mapping[str, bytes] = field(default_factory=dict)  # more of them, by name: what an update leaves
     rows: Sequence[Record] = ()  # training rows that the task shows the model with every question
 
 
@@ -81,6 +87,8 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         write_json(folder / "attempts.json", contents.attempts)
     if contents.rows:
         write_file(folder / FILE, write_rows(contents.rows))
+    for name, content in contents.files.items():
+        write_file(folder / name, content)
     write_file(folder / "splits.json", _ids_as_json(contents.splits))
     write_rejected(contents.inspection.rejected, folder / "rejected.jsonl")
     bundle = {
@@ -105,11 +113,15 @@ def save_bundle(folder: Path, contents: Contents, *, leave_out: tuple[str, ...] 
         pipeline_tag=contents.pipeline,
         base_model=contents.hub_id,
         created=contents.created,
+        life=sentence(read_files(contents.files)),
     )
     write_file(folder / "README.md", card)
+    scores = gain.after
+    if lineage := read_files(contents.files):
+        scores = dataclasses.replace(scores, details={**scores.details, "lineage": lineage})
     report = render_report(
         name=contents.name or folder.name,
-        scores=gain.after,
+        scores=scores,
         gain=gain,
         plan=plan,
         events=contents.events,

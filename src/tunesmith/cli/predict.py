@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", default="", help="columns of other roles, e.g. question=q,context=c")
     parser.add_argument("--out", help="file to write: .csv or .jsonl")
     parser.add_argument("--force", action="store_true", help="write over --out if it is there")
+    meaning = "write cells that begin like a formula (= + - @) as they are, without an apostrophe in front"
+    parser.add_argument("--keep-formulas", action="store_true", help=meaning)
     parser.add_argument("--all-scores", action="store_true", help="every label with its score")
     meaning = "labelled rows of new labels: the run answers with them too, without training (method meta)"
     parser.add_argument("--support", metavar="FILE", help=meaning)
@@ -129,6 +131,7 @@ def _answer_file(bundle: Bundle, options: argparse.Namespace, settings: Mapping[
         settings=settings,
         has_all_scores=options.all_scores,
         may_overwrite=options.force,
+        keeps_formulas=options.keep_formulas,
         on_rows=None if output.is_quiet else _count,
     )
     output.document({"run": bundle.path, **summary})

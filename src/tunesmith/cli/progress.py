@@ -40,7 +40,7 @@ def work(job: Job, output: Output, *, resume: str) -> None:
     """
     with stop_signals() as stop_signal:
         try:
-            _watch(job, job.run(stop_signal=stop_signal), output)
+            show_events(job, job.run(stop_signal=stop_signal), output)
         except Stopped as stopped:
             stopped.do = f"go on with: {resume} {job.folder}"
             raise
@@ -63,7 +63,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def _watch(job: Job, events: Iterable[Event], output: Output) -> None:
+def show_events(job: Job, events: Iterable[Event], output: Output) -> None:
     """Show events: one live line on a terminal, else a line for each evaluation; notes on lines of their own."""
     if output.is_quiet:
         for _ in events:

@@ -22,6 +22,7 @@ from tunesmith.types import to_json
 if TYPE_CHECKING:
     from tunesmith.training.anytime import Anytime
     from tunesmith.training.job import Job
+    from tunesmith.training.self_training import SelfTraining
 
 # fmt: off
 FLAGS = (
@@ -64,9 +65,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         output.is_quiet = True
     output.say("reading the data and the base model ...")
     from tunesmith.cli.progress import work
-    from tunesmith.training.anytime import prepare_anytime
-    from tunesmith.training.prepare import prepare, prepare_resume
     from tunesmith.training.track import demand_tracker
+    from tunesmith.training.train import ready, ready_again
 
     if options.resume:
         if options.data or values:
@@ -75,12 +75,12 @@ def run(options: argparse.Namespace, output: Output) -> int:
                 where="command line",
                 do=f"tunesmith train --resume {options.resume}, without other options",
             )
-        job: Job | Anytime = prepare_resume(options.resume)
+        job: Job | Anytime | SelfTraining = ready_again(options.resume)
     else:
         recipe = make_recipe(values)
         if recipe.track:
             demand_tracker(recipe.track)
-        job = prepare_anytime(recipe) if recipe.budget else prepare(recipe)
+        job = ready(recipe)
     _print_plan(job, output)
     if options.dry_run:
         output.document({"run": None, "plan": job.plan, "data": job.intake.inspection})
@@ -102,7 +102,7 @@ def recipe_values(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def _print_plan(job: Job | Anytime, output: Output) -> None:
+def _print_plan(job: Job | Anytime | SelfTraining, output: Output) -> None:
     from tunesmith.cli.tables import plan_lines
 
     output.show(plan_lines(job.plan, job.intake.inspection, job.intake.inferred, base=job.base.name))
@@ -110,7 +110,7 @@ def _print_plan(job: Job | Anytime, output: Output) -> None:
         output.say(f"note: {remark}")
 
 
-def _print_gain(job: Job | Anytime, output: Output, *, has_profile: bool) -> None:
+def _print_gain(job: Job | Anytime | SelfTraining, output: Output, *, has_profile: bool) -> None:
     from tunesmith.cli.tables import abstention_line, gain_table, profile_table, speed_line
 
     assert job.bundle is not None

@@ -54,6 +54,12 @@ class FastTokenizer:
     def __len__(self) -> int:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def unk_token_id(self) -> int | None:
+        """What stands for a piece that the vocabulary lacks; None where it lacks nothing."""
+        name = getattr(self._backend.model, "unk_token", None)
+        return None if name is None else self._backend.token_to_id(name)
+
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """Give how many tokens stand around a text, or around two."""
         return int(self._backend.num_special_tokens_to_add(pair))
@@ -117,9 +123,12 @@ def _together(text: str | Sequence[str], text_pair: str | Sequence[str] | None) 
 
 
 def open_tokenizer(path: Path, facts: Facts) -> FastTokenizer:
-    """Open a tokenizer.json."""
+    """Open a tokenizer.json; raises ModelProblem where its expressions would never end."""
     from tokenizers import Tokenizer
 
+    from tunesmith.models.tokenizer_trial import demand_tame
+
+    demand_tame(path)
     return FastTokenizer(Tokenizer.from_file(str(path)), facts)
 
 

@@ -93,7 +93,11 @@ def write_int8(graph: Any, path: Path, layers: Collection[str], *, is_full_range
 
 
 def rank_layers(
-    graph: Any, layers: Sequence[str], folder: Path, run: Callable[[Path], Sequence[Arrays]]
+    graph: Any,
+    layers: Sequence[str],
+    folder: Path,
+    run: Callable[[Path], Sequence[Arrays]],
+    write: Callable[[Any, Path, Sequence[str]], None] = write_int8,
 ) -> list[tuple[str, float]]:
     """Give the layers with the error (root mean square over all outputs) that each makes alone, largest first.
 
@@ -102,13 +106,14 @@ def rank_layers(
         layers: To be ranked.
         folder: For graphs that are written and removed.
         run: Gives a graph's outputs on a few batches.
+        write: Quantises one layer of a graph and writes it.
     """
     path = folder / "alone.onnx"
     write_int8(graph, path, ())
     plain = run(path)
     found = []
     for layer in layers:
-        write_int8(graph, path, [layer])
+        write(graph, path, [layer])
         found.append((layer, _error(plain, run(path))))
     path.unlink()
     return sorted(found, key=lambda item: -item[1])

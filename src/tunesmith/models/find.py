@@ -18,6 +18,7 @@ from typing import Any
 
 from tunesmith.errors import MissingExtra, ModelProblem, nearest_first
 from tunesmith.models import DEFAULT_BASE, EMBEDDED
+from tunesmith.models.tokenizer_trial import demand_tame
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
@@ -130,6 +131,7 @@ def check_folder(folder: Path) -> None:
         )
     for path in weights:
         _check_header(path)
+    demand_tame(folder / "tokenizer.json")
 
 
 def _check_config(path: Path) -> None:

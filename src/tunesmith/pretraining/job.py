@@ -23,7 +23,7 @@ from tunesmith.pretraining.packing import Blocks
 from tunesmith.tasks.batching import steps_per_epoch
 from tunesmith.training import folder as run_folder
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
-from tunesmith.training.job import as_planned
+from tunesmith.training.job import as_computed, as_planned
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.types import Event, Plan
@@ -130,7 +130,7 @@ class PretrainJob:
         before = self._measure()
         yield stage("training")
         pace, seconds = _Pace(), 0.0
-        with as_planned(self.plan) as accelerator:
+        with as_planned(self.plan) as accelerator, as_computed(self.plan, self.model):
             for event in self._train(accelerator, stop_signal, pace):
                 seconds = event.seconds
                 yield event

@@ -79,7 +79,7 @@ class PretrainRecipe:
     patience: int = recipe_key(5, "whole", "evaluations without improvement before training stops", least=1)
     eval_steps: Any = recipe_key(AUTO, "auto-whole", "steps between evaluations (auto: a tenth of the run)", least=1)
     checkpoint_seconds: float = recipe_key(120.0, "number", "most seconds between checkpoints", least=0.0)
-    mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
+    mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 where the machine has units for it)")
     max_rejected: float = recipe_key(
         0.01, "number", "most unusable documents, as a share, before it stops", least=0, most=1
     )

@@ -168,7 +168,7 @@ def make_plan(
         seed=recipe.seed,
         device=device,
         threads=torch.get_num_threads(),
-        precision=choose_precision(recipe.mixed_precision, device),
+        precision=choose_precision(recipe.mixed_precision, device, model.config.hidden_size),
         steps=steps,
         expected_seconds=step_seconds * steps * 1.1,  # evaluations are the tenth
         expected_memory_mib=psutil.Process().memory_info().rss / 2**20 + 12 * free / 2**20,

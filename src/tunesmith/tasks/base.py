@@ -33,6 +33,8 @@ class BaseTask:
     longest: ClassVar[int] = 256
     has_confidence: ClassVar[bool] = True
     noisy_fields: ClassVar[tuple[str, ...]] = ()  # texts that mistakes may be put into without changing what is right
+    augmented_fields: ClassVar[tuple[str, ...]] = ()  # texts whose copies with other words have the same answer
+    holds_places: ClassVar[bool] = False  # whether fields or target say where in the text something stands
     loss_options: ClassVar[tuple[str, ...]] = ()  # recipe keys that bend the loss of `labelled_logits`, see `losses`
 
     @property

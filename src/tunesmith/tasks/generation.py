@@ -68,6 +68,7 @@ class Generation(BaseTask):
     stop: str = ""
     speculate: int = 0
     weights: str = "float"
+    draw: int = 0  # number of the sample, where tokens are drawn
     wanted: str = _AUTO  # the recipe's `metric`: if it is one of text, the validation rows are answered in words
 
     target_kind: ClassVar[TargetKind] = "free"
@@ -380,7 +381,7 @@ class Generation(BaseTask):
 
         The probabilities are the model's own, whatever beams, temperature or penalties chose the tokens.
         """
-        written = self.write(model, examples, tokenizer=tokenizer, batch_tokens=batch_tokens)
+        written = self.write(model, examples, tokenizer=tokenizer, batch_tokens=batch_tokens, draw=self.draw)
         passages = [
             dataclasses.replace(example, completion=one.ids, prompt=example.tokens)
             for example, one in zip(examples, written, strict=True)
@@ -401,7 +402,8 @@ class Generation(BaseTask):
         from tunesmith.tasks.writing import stream
 
         (example,) = self.encode([record], tokenizer, labels=(), max_length=int(tokenizer.model_max_length))
-        yield from stream(model, example.tokens, wording=Wording(tokenizer), manner=self.manner(model, tokenizer))
+        manner = self.manner(model, tokenizer)
+        yield from stream(model, example.tokens, wording=Wording(tokenizer), manner=manner, draw=self.draw)
 
     def zero_shot(
         self, load: Load, tokenizer: Any, records: Sequence[Record], *, labels: Sequence[str], max_length: int

@@ -42,6 +42,7 @@ class RelationExtraction(TextClassification):
     main: ClassVar[str] = "macro_f1"
     selects_by: ClassVar[str] = "macro_f1"
     noisy_fields: ClassVar[tuple[str, ...]] = ()  # the entities are places in the text
+    holds_places: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "micro_f1", "accuracy")
 
     def read_input(self, cells: Cells) -> dict[str, Any]:

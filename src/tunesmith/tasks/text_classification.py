@@ -51,6 +51,7 @@ class TextClassification(BaseTask):
     pipeline: ClassVar[str] = "text-classification"
     loss_options: ClassVar[tuple[str, ...]] = ("label_smoothing", "class_weights", "focal_gamma", "r_drop")
     noisy_fields: ClassVar[tuple[str, ...]] = ("text",)
+    augmented_fields: ClassVar[tuple[str, ...]] = ("text",)
 
     def read_target(self, cells: Cells, fields: Mapping[str, Any]) -> Any:
         """Give the label."""

@@ -62,6 +62,7 @@ class TextPair(TextClassification):
 
     name: ClassVar[str] = "text-pair"
     noisy_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
+    augmented_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
     forms: ClassVar[Sequence[Form]] = (Form(SIDES, {"label": "label"}),)
 
     def __post_init__(self) -> None:

@@ -58,6 +58,7 @@ class TextSimilarity(BaseTask):
     forms: ClassVar[Sequence[Form]] = (Form(SIDES, {"score": "any"}),)
     main: ClassVar[str] = "spearman"
     noisy_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
+    augmented_fields: ClassVar[tuple[str, ...]] = tuple(SIDES)
     selects_by: ClassVar[str] = "spearman"
     metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse")
     pipeline: ClassVar[str] = "sentence-similarity"

@@ -54,6 +54,7 @@ class Found:
     confidence: float  # 0..1
     straddled: int = 0  # true entities that the model's tokens cannot tell exactly, see `Window`
     lost: int = 0
+    unsure: float = dataclasses.field(default=0.0, compare=False)  # 0..1: mean over tokens, 1 less their tag's chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,8 @@ class TokenClassification(BaseTask):
     metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "macro_f1")
     pipeline: ClassVar[str] = "token-classification"
     loss_options: ClassVar[tuple[str, ...]] = ("label_smoothing", "class_weights", "focal_gamma", "r_drop")
+    augmented_fields: ClassVar[tuple[str, ...]] = ("text",)
+    holds_places: ClassVar[bool] = True
 
     def read_input(self, cells: Cells) -> dict[str, Any]:
         """Give the text, and where the row's own tokens stand in it if it has any."""
@@ -282,6 +285,10 @@ class TokenClassification(BaseTask):
         """Give the entities and how sure the least sure part of the text is."""
         return [(found.entities, found.confidence, {}) for found in answers]
 
+    def uncertainty(self, answers: Any) -> list[float]:
+        """Give how unsure each answer is: the mean over its tokens, so that long texts are not unsure by length."""
+        return [found.unsure for found in answers]
+
     def is_right(self, record: Record, value: Any) -> bool:
         """Whether exactly the true entities were found."""
         return set(span_set(record.target)) == set(span_set(value))
@@ -335,7 +342,8 @@ def _read_answers(examples: Sequence[Example], logs: Sequence[Logs], labels: Seq
             score = float(np.exp(chosen_U[start:end].mean()))
             entities.append(Entity(text[first:last], labels[number], first, last, score))
         confidence = float(np.exp(chosen_U.min())) if len(chosen_U) else 1.0
-        found.append(Found(tuple(entities), confidence, ours[0].straddled, ours[0].lost))
+        unsure = float(1.0 - np.exp(chosen_U).mean()) if len(chosen_U) else 0.0
+        found.append(Found(tuple(entities), confidence, ours[0].straddled, ours[0].lost, unsure))
     return found
 
 

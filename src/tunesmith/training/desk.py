@@ -65,7 +65,7 @@ def lay_out(plan: Plan, material: Material, accelerator: Accelerator, stop_signa
     bare = accelerator.unwrap_model(model)
     batch_size = int(plan.options["batch_size"]) * int(plan.options["gradient_accumulation_steps"])
     each = steps_per_epoch(len(material.lengths), batch_size)
-    regime = make_regime(plan, material.task, bare, material.anatomy, epoch_steps=each)
+    regime = make_regime(plan, material.task, bare, material.anatomy, epoch_steps=each, beside=material.beside)
     return Desk(plan, material, regime, model, bare, optimizer, accelerator, _latched(stop_signal))
 
 

@@ -18,6 +18,7 @@ from tunesmith.models import compact_embeddings
 from tunesmith.models.anatomy import Anatomy
 from tunesmith.models.compact_embeddings import compacted, ids_in_use
 from tunesmith.models.prefix_cache import FrozenPrefix, States, fingerprint, frozen_blocks
+from tunesmith.training.augmentation.mixup import mixes_embeddings
 from tunesmith.training.material import Material
 from tunesmith.training.recipe import AUTO, Recipe
 
@@ -45,8 +46,8 @@ def choose_economy(
     needed = sum(lengths) * anatomy.hidden * _FLOAT_BYTES
     if blocks == 0:
         reason = f"method {recipe.method} changes the model from its first block, or below"
-    elif recipe.adversarial != "none" or recipe.unfreeze != "none":
-        reason = "adversarial training and gradual unfreezing work on the lowest part of the model"
+    elif recipe.adversarial != "none" or recipe.unfreeze != "none" or mixes_embeddings(recipe):
+        reason = "adversarial training, gradual unfreezing and mixed embeddings work on the lowest part of the model"
     elif needed > recipe.cache_mib * 2**20:
         reason = f"the states would take {needed / 2**20:,.0f} MiB, and cache_mib is {recipe.cache_mib:,}"
     elif epochs <= 1 and recipe.prefix_cache == AUTO:
@@ -56,7 +57,10 @@ def choose_economy(
         raise PlanProblem(what, where="prefix_cache", do="use one of: auto, yes, no")
     if reason and recipe.prefix_cache == "yes":
         raise PlanProblem(f"there is nothing to keep: {reason}", where="prefix_cache", do="leave prefix_cache out")
-    can_compact = compact_embeddings.why_not(model, recipe.optimizer) is None and len(lengths) <= _MOST_EXAMPLES
+    is_free = not recipe.ewc  # which holds every row of the table where it was
+    can_compact = (
+        is_free and compact_embeddings.why_not(model, recipe.optimizer) is None and len(lengths) <= _MOST_EXAMPLES
+    )
     return {
         "prefix_blocks": 0 if reason or recipe.prefix_cache == "no" else blocks,
         "cache_mib": recipe.cache_mib,

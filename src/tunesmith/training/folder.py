@@ -5,7 +5,8 @@ runs/reviews/
   log.jsonl                 one event a line, as they happen
   lock                      held by the process that trains
   checkpoints/, states/,    removed when the bundle is whole
-  encoded/
+  encoded/, teacher/, rows/,
+  augmented.jsonl
   ...                       the bundle's files; manifest.json, the last of them, says that it is whole
 """
 
@@ -29,14 +30,18 @@ LOCK = "lock"
 CHECKPOINTS = "checkpoints"
 STATES = "states"  # of frozen blocks, run once
 ENCODED = "encoded"  # the rows as token ids
+TEACHER = "teacher"  # what the teacher says of the rows
+ROWS = "rows"  # of an update: what it learns from
 HOLDER = "holder"  # number of the process that holds the lock
-WORKING = (LOCK, HOLDER, CHECKPOINTS, STATES, ENCODED)  # not part of the bundle
+COPIES = "augmented.jsonl"  # of training rows
+WORKING = (LOCK, HOLDER, CHECKPOINTS, STATES, ENCODED, TEACHER, ROWS, COPIES)  # not part of the bundle
 
 
 def clear(folder: Path) -> None:
     """Remove what only the unfinished run needed, and what can be made again."""
-    for name in (CHECKPOINTS, STATES, ENCODED):
+    for name in (CHECKPOINTS, STATES, ENCODED, TEACHER, ROWS):
         shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / COPIES).unlink(missing_ok=True)
 
 
 def new_folder(out: str, data: str, command: str = "train") -> Path:
@@ -75,7 +80,7 @@ def new_folder(out: str, data: str, command: str = "train") -> Path:
 
 def _is_unused(folder: Path) -> bool:
     """Whether nothing is in the folder but what a run leaves that was killed before its plan was written."""
-    left = {LOCK, HOLDER, LOG, "recipe.yaml"}
+    left = {LOCK, HOLDER, LOG, "recipe.yaml", ROWS, COPIES}
     return all(path.name in left or path.name.startswith(TEMPORARY) for path in folder.iterdir())
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith import data
+from tunesmith.data.augment.making import with_rows
 from tunesmith.data.store import choose
 from tunesmith.errors import DataProblem
 from tunesmith.tasks import Task, find_task, guess_task
@@ -34,6 +36,16 @@ class Intake:
     rejected: tuple[Rejected, ...]  # of all files
     files: Mapping[str, Mapping[str, str]]  # part -> path and sha256
     inferred: tuple[str, ...]  # one sentence for each guess, with the option that overrides it
+    made: Sequence[Record] = ()  # copies of training rows, see `augmentation`; `splits` are the user's own rows
+
+    @property
+    def learnt(self) -> Splits:
+        """The splits, with the copies behind the training rows: what is encoded and learnt from."""
+        if not self.made:
+            return self.splits
+        splits = self.splits
+        train = with_rows(splits.train, self.made)
+        return dataclasses.replace(splits, train=train, fingerprint=data.fingerprint(train, splits.valid, splits.test))
 
 
 def take_in(recipe: Recipe) -> Intake:
@@ -61,7 +73,7 @@ def take_in(recipe: Recipe) -> Intake:
             data.demand_trainable(
                 parts[part],
                 recipe.max_rejected,
-                target_kind=task.target_kind,
+                target_kind="free" if recipe.parent else task.target_kind,  # the parent knows the other labels
                 listed_in=f"tunesmith inspect {path} --json",
             )
             inspection = data.summarise(source, columns, parts[part])
@@ -90,7 +102,7 @@ def take_in(recipe: Recipe) -> Intake:
         is_stratified=task.target_kind == "label",
         group_of=task.group_of,
     )
-    splits, labels, gone = _learnable(task, cut.splits)
+    splits, labels, gone = _learnable(task, cut.splits, labels_of_parent(recipe))
     strange += gone
     _demand_parts(task, splits, labels, recipe)
     rejected = (*(row for checked in parts.values() for row in checked.rejected), *strange, *cut.rejected)
@@ -154,12 +166,21 @@ def _demand_rows(checked: data.Checked, part: str, max_rejected: float) -> None:
         )
 
 
-def _learnable(task: Task, splits: Splits) -> tuple[Splits, tuple[str, ...], list[Rejected]]:
+def labels_of_parent(recipe: Recipe) -> tuple[str, ...]:
+    """Give the labels of the run that this one updates, in its order; none where it updates none."""
+    path = Path(recipe.parent).expanduser() / "bundle.json"
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["labels"]) if recipe.parent and path.is_file() else ()
+
+
+def _learnable(task: Task, splits: Splits, known: Sequence[str] = ()) -> tuple[Splits, tuple[str, ...], list[Rejected]]:
     """Give the labels that the training rows have, and the parts without validation rows of any other.
+
+    Labels that are known already, from the run that this one updates, come first.
 
     Training rows whose text stands in another part leave, and may take the last of their label with them.
     """
     labels = task.labels(splits.train)
+    labels = (*known, *(label for label in labels if label not in set(known)))
     valid, strange = _known_only(task, splits.valid, labels)
     if strange:
         fingerprint = data.fingerprint(splits.train, valid, splits.test)

@@ -23,20 +23,25 @@ from tunesmith.bundle.delta import Delta
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.save import Contents, save_bundle
 from tunesmith.data import write_rejected
+from tunesmith.data.augment.entries import with_paths
+from tunesmith.data.augment.making import Made
 from tunesmith.errors import BundleProblem, Stopped
 from tunesmith.methods import find_method, upkeep_of
 from tunesmith.methods.delta import take_adapter
 from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, trainable_share
 from tunesmith.models.find import Base
+from tunesmith.models.freed_memory import give_back_memory
+from tunesmith.models.matrix_units import attention_in_float32
 from tunesmith.tasks import TASKS, Example
 from tunesmith.tasks.shown_rows import kept_rows
+from tunesmith.tasks.weighed_rows import weighed
 from tunesmith.training import folder as run_folder
 from tunesmith.training import measure
+from tunesmith.training.augmentation.kept import write_made
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
 from tunesmith.training.economy import spared
 from tunesmith.training.encoded import Encoding
-from tunesmith.training.freed_memory import give_back_memory
 from tunesmith.training.intake import Intake
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
@@ -65,10 +70,15 @@ class Job:
     encoding: Encoding | None = None  # what the examples came from, so that they can be found again
     encoded_folder: Path | None = None  # of encoded rows, where several runs share them
     states_folder: Path | None = None  # of the states of frozen blocks, where several runs share them
+    teacher_folder: Path | None = None  # of what the teacher says of the rows, where several runs share it
     yardstick: Yardstick | None = None  # what the result is held against; found by `run` where nobody else has
     name: str = ""  # of the bundle; else the folder's
+    beside: Callable[..., Any] | None = None  # a loss that is added to the task's own, see `going_on`
+    own_before: Callable[[Yardstick], Yardstick] | None = None  # adds what was there before, else the base model is
+    own_files: Callable[[], Mapping[str, bytes]] | None = None  # more files of the bundle, made when all is measured
     watch: Stopwatch = field(default_factory=Stopwatch)
     attempts: tuple[Mapping[str, Any], ...] = ()  # what a run with a budget tried, for its report
+    row_weights: Mapping[str, float] = field(default_factory=dict)  # training rows that count less, by their id
     remarks: list[str] = field(default_factory=list)  # what the person should know before it starts
     bundle: Bundle | None = None  # set by `run` and `finish`
     _after: tuple[Scores, Any] | None = field(default=None, init=False, repr=False)  # with the raw answers
@@ -122,18 +132,35 @@ class Job:
         with run_folder.locked(self.folder):
             if self.yardstick is None:
                 self.yardstick = self.find_yardstick()
-            if self._after is None:
-                with as_planned(self.plan):
-                    self._measure()
+            self.measure()
             self._judge()
             self._keep(run_folder.Log(self.folder))
         assert self.bundle is not None
         return self.bundle
 
+    def measure(self) -> tuple[Scores, Any]:
+        """Make ready what `learn` has learnt, and answer the test rows with it; give the scores and the raw answers."""
+        if self._after is None:
+            with as_planned(self.plan):
+                self._measure()
+        assert self._after is not None
+        return self._after
+
     def find_yardstick(self) -> Yardstick:
         """Measure what the result is held against: naive baselines, and the base model before adaptation."""
+        return self._with_before(self._naive())
+
+    def _naive(self) -> Yardstick:
+        """Measure naive baselines; none for an update, whose parent is the one to beat and may know more labels."""
+        if self.own_before is not None:
+            return Yardstick()
+        return measure.naive_yardstick(self.intake.task, self.intake.splits, self.plan)
+
+    def _with_before(self, naive: Yardstick) -> Yardstick:
+        """Add what was there before: the base model, or for an update its parent."""
+        if self.own_before is not None:
+            return self.own_before(naive)
         task, splits = self.intake.task, self.intake.splits
-        naive = measure.naive_yardstick(task, splits, self.plan)
         return measure.with_before(naive, task, self.base, self.tokenizer, splits=splits, plan=self.plan)
 
     @contextlib.contextmanager
@@ -147,6 +174,9 @@ class Job:
             else:
                 write_file(folder / "recipe.yaml", self.recipe_text)
                 write_rejected(self.intake.inspection.rejected, folder / "rejected.jsonl")
+                if self.intake.made:
+                    account = self.intake.inspection.augmented
+                    write_made(folder / run_folder.COPIES, Made(self.intake.made, account), self.intake.splits.train)
                 write_json(folder / "plan.json", self.plan)
                 if self.encoding is not None:
                     self.encoding.keep(self.encoded_folder or folder / run_folder.ENCODED)
@@ -163,10 +193,21 @@ class Job:
         forget_after(checkpoints, -1 if self.resumed_from is None else self.resumed_from.step)
 
     @property
+    def test_answers(self) -> Any:
+        """The task's raw answers to the test rows, once they are measured."""
+        assert self._after is not None
+        return self._after[1]
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds that the loop has taken so far, over all resumptions."""
+        return self._training_seconds
+
+    @property
     def recipe_text(self) -> str:
         """The recipe as YAML that repeats this run from any folder: its paths are absolute."""
-        changes: dict[str, Any] = {"out": ""}
-        for name in ("data", "valid", "test"):
+        changes: dict[str, Any] = {"out": "", "augment": with_paths(self.recipe.augment, absolute)}
+        for name in ("data", "valid", "test", "parent", "teacher", "unlabelled"):
             if path := getattr(self.recipe, name):
                 changes[name] = str(Path(path).absolute())
         if not self.base.hub_id:
@@ -176,8 +217,7 @@ class Job:
     def _work(self, log: run_folder.Log, stop_signal: Callable[[], int], started: float) -> Iterator[Event]:
         """Everything between the open folder and the files of the bundle."""
         assert self.folder is not None
-        plan, task, splits = self.plan, self.intake.task, self.intake.splits
-
+        plan = self.plan
         # Of the processes before this one; what they spent besides is not known.
         earlier = 0.0 if self.resumed_from is None else float(self.resumed_from.state["seconds"])
 
@@ -190,10 +230,10 @@ class Job:
         if self.yardstick is None:
             yield stage("naive baselines")
             with self.watch("naive baselines"):
-                naive = measure.naive_yardstick(task, splits, plan)
-            yield stage("the base model before adaptation")
+                naive = self._naive()
+            yield stage("the model before adaptation")
             with self.watch("before adaptation"):
-                self.yardstick = measure.with_before(naive, task, self.base, self.tokenizer, splits=splits, plan=plan)
+                self.yardstick = self._with_before(naive)
         yield stage("training" if plan.steps else "nothing to train: the base model is asked as it is")
         with as_planned(plan) as accelerator:
             yield from self._train(accelerator, stop_signal)
@@ -210,6 +250,8 @@ class Job:
 
     def _answer_test(self) -> None:
         self.model.to("cpu")
+        if finish := getattr(self.intake.task, "after_training", None):
+            finish(self.model)
         self._share = trainable_share(self.model)
         self._delta = self._take_delta()
         task, splits, plan = self.intake.task, self.intake.splits, self.plan
@@ -272,7 +314,7 @@ class Job:
 
         folder = Path(broadcast_object_list([str(self.folder)])[0])
         material = Material(
-            self.intake.task,
+            weighed(self.intake.task, self.row_weights),
             self.model,
             self.tokenizer,
             self.examples["train"],
@@ -282,10 +324,17 @@ class Job:
             self.anatomy,
             self.watch,
             getattr(find_method(self.plan.method), "before_evaluation", None),
+            self.beside,
         )
         self.model.to(accelerator.device)
         states = self.states_folder or folder / run_folder.STATES
-        with spared(self.plan.options, material, states, alone=accelerator.main_process_first):
+        if before := getattr(self.intake.task, "before_training", None):
+            with self.watch("the teacher's answers"):
+                before(self.examples["train"], self.teacher_folder or folder / run_folder.TEACHER, accelerator.device)
+        with (
+            as_computed(self.plan, self.model),
+            spared(self.plan.options, material, states, alone=accelerator.main_process_first),
+        ):
             for event in training_events(
                 self.plan,
                 material,
@@ -331,6 +380,7 @@ class Job:
             name=self.name,
             attempts=self.attempts,
             speed={**self._speed, "stages": dict(self.watch.seconds)},
+            files={} if self.own_files is None else self.own_files(),
         )
         save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
         run_folder.clear(self.folder)
@@ -338,9 +388,20 @@ class Job:
         self.bundle = load(self.folder, verify=False, task=own)
 
 
+def absolute(path: str) -> str:
+    """Give a path that means the same from every folder."""
+    return str(Path(path).expanduser().absolute())
+
+
 def process_rank() -> int:
     """Give this process's number in a run of several processes (`accelerate launch`, `torchrun`); 0 when alone."""
     return int(os.environ.get("RANK", "0"))
+
+
+def as_computed(plan: Plan, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Let attention compute in what suits the plan's precision and device."""
+    is_mixed_on_cpu = plan.device == "cpu" and plan.precision == "bf16"
+    return attention_in_float32(model) if is_mixed_on_cpu else contextlib.nullcontext()
 
 
 class as_planned:  # noqa: N801 - reads as the verb it is

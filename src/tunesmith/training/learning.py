@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tunesmith.tasks.losses import LossShape, divergence, plain_loss, shaped_loss
+from tunesmith.training.augmentation.mixup import Mixed
 
 Batch = Mapping[str, torch.Tensor]
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -105,6 +106,19 @@ class OnePass:
         return plain.detach()
 
 
+@dataclass(frozen=True)
+class WithBeside:
+    """What is learnt, and a second loss that is added to it and not reported."""
+
+    criterion: Criterion
+    beside: Callable[[nn.Module, Batch], torch.Tensor]
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give both losses to learn from, and the plain first one to report."""
+        loss, plain = self.criterion(model, batch)
+        return loss + self.beside(model, batch), plain
+
+
 def criterion_of(task: Any, options: Mapping[str, Any]) -> Criterion:
     """Give what the plan's options say is learnt from; the task's own loss where they say nothing.
 
@@ -118,6 +132,8 @@ def criterion_of(task: Any, options: Mapping[str, Any]) -> Criterion:
         float(options.get("focal_gamma", 0.0)),
         () if weights == "none" else tuple(weights),
     )
+    if mixup := options.get("mixup"):
+        return Mixed(task, shape, float(mixup["alpha"]), str(mixup["at"]))
     if weight := float(options.get("r_drop", 0.0)):
         return TwoPasses(task, shape, weight)
     return TaskLoss(task) if shape.is_plain else ShapedLoss(task, shape)

@@ -56,6 +56,7 @@ class Material:
     anatomy: Anatomy | None = None  # of the model; a plan that rates or frees it block by block needs it
     watch: Stopwatch = field(default_factory=Stopwatch)  # where the time goes
     before_evaluation: Callable[[nn.Module, Any], None] | None = None  # what the method does to the model and this
+    beside: Callable[..., Any] | None = None  # a loss that is added to the task's own, see `going_on`
 
     @functools.cached_property
     def lengths(self) -> Sequence[int]:

@@ -32,7 +32,7 @@ _ONLY_TRAINING = (
         "out",
     ),
     *("optimizer", "momentum", "schedule", "layer_decay", "unfreeze", "r_drop", "adversarial", "adversarial_epsilon"),
-    *("adversarial_steps", "averaging", "ema_decay", "swa_share", "prefix_cache", "cache_mib", "patience"),
+    *("adversarial_steps", "averaging", "ema_decay", "swa_share", "prefix_cache", "cache_mib", "patience", "augment"),
 )
 
 

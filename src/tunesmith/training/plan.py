@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ import torch
 from torch import nn
 
 import tunesmith
+from tunesmith.data import fingerprint
+from tunesmith.data.augment.entries import Entry, write_entries
 from tunesmith.errors import PlanProblem, nearest_first
 from tunesmith.methods import Method, is_trained
+from tunesmith.models import matrix_units
 from tunesmith.models.anatomy import Anatomy
 from tunesmith.models.find import Base
 from tunesmith.tasks import Example, Task
@@ -60,17 +64,21 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def choose_precision(wanted: str, device: str) -> str:
-    """Give no, bf16 or fp16; bf16 where a GPU computes in it.
+def choose_precision(wanted: str, device: str, width: int = 0) -> str:
+    """Give no, bf16 or fp16; bf16 where the device has units for it and the model is large enough for it to pay.
 
-    On CPUs float32 stays the default even where they have bf16 units: the one pair of runs made so far, with a small
-    model, differed by 5% of the wall time (docs/notebook.md).
+    Args:
+        wanted: As asked for, or auto.
+        device: Trains.
+        width: Of the model's states; 0 where it is not known.
 
     Raises:
         PlanProblem: Not a precision, or one that the device does not have.
     """
     if wanted == AUTO:
-        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
+        if device.startswith("cuda"):
+            return "bf16" if torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if device == "cpu" and matrix_units.pays(width) else "no"
     if wanted not in {"no", "bf16", "fp16"}:
         raise PlanProblem(f"mixed_precision is '{wanted}'", where="mixed_precision", do="use one of: no, bf16, fp16")
     if wanted == "fp16" and not device.startswith("cuda"):
@@ -157,6 +165,7 @@ def make_plan(
         raise PlanProblem(what, where="abstain_at", do="leave abstain_at out")
     recipe = _with_own_defaults(recipe, method, of_method, rows=rows, labels=len(intake.labels))
     device = choose_device(recipe.device)
+    precision = choose_precision(recipe.mixed_precision, device, anatomy.hidden)
     batch_size = choose_batch_size(recipe.batch_size, rows)
     per_step = batch_size * recipe.gradient_accumulation_steps
     epochs = choose_epochs(recipe.epochs, rows, per_step, len(intake.labels))
@@ -185,6 +194,8 @@ def make_plan(
     for name in task.options:
         options[name] = getattr(task, name)
     options |= of_method
+    if entries := intake.inspection.augmented:  # with files by name: what they hold shows in the copies
+        options["augment"] = write_entries([Entry(each.kind, each.settings) for each in entries])
     options |= regime_options(
         recipe,
         task,
@@ -200,7 +211,14 @@ def make_plan(
         options |= choose_economy(recipe, model, anatomy, lengths=lengths, epochs=epochs)
         learning = make_learning(task, options, model)
         seconds, memory_mib = price_of_training(
-            task, model, train, options=options, anatomy=anatomy, tokenizer=tokenizer, learning=learning
+            task,
+            model,
+            train,
+            options=options,
+            anatomy=anatomy,
+            tokenizer=tokenizer,
+            learning=learning,
+            computing=matrix_units.in_bf16 if device == "cpu" and precision == "bf16" else contextlib.nullcontext,
         )
     else:
         settings = {"tokenizer": tokenizer, "labels": intake.labels, "batch_tokens": options["batch_tokens"]}
@@ -217,6 +235,7 @@ def make_plan(
             "fingerprint": intake.splits.fingerprint,
             "train": len(intake.splits.train),
             "examples": rows,  # more than the rows where long ones are read in windows
+            **_augmented(intake),
             "valid": len(intake.splits.valid),
             "test": len(intake.splits.test),
             "cut": cut_of(train),
@@ -226,12 +245,22 @@ def make_plan(
         seed=recipe.seed,
         device=device,
         threads=torch.get_num_threads(),
-        precision=choose_precision(recipe.mixed_precision, device),
+        precision=precision,
         steps=steps,
         expected_seconds=seconds,
         expected_memory_mib=memory_mib,
         versions=versions(),
     )
+
+
+def _augmented(intake: Intake) -> dict[str, Any]:
+    """Give the plan's account of the copies of training rows; nothing where there are none."""
+    if not intake.inspection.augmented:
+        return {}
+    kinds: dict[str, int] = {}
+    for each in intake.inspection.augmented:
+        kinds[each.kind] = kinds.get(each.kind, 0) + each.rows
+    return {"augmented": {"rows": len(intake.made), "kinds": kinds, "fingerprint": fingerprint(intake.made)}}
 
 
 def method_options(recipe: Recipe, method: Method) -> dict[str, Any]:

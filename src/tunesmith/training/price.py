@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import tempfile
 import time
@@ -41,6 +43,7 @@ def price_of_training(
     anatomy: Anatomy,
     tokenizer: Any,
     learning: Learning,
+    computing: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> tuple[float, float]:
     """Time one real step of middling length; give the seconds of training and the memory in MiB.
 
@@ -55,6 +58,7 @@ def price_of_training(
         anatomy: Of the model.
         tokenizer: For the task.
         learning: How a gradient is made.
+        computing: Gives the precision of a pass through the model.
     """
     lengths = lengths_of(examples)[:_PRICED_ROWS]
     per_step = int(options["batch_size"]) * int(options["gradient_accumulation_steps"])
@@ -64,7 +68,8 @@ def price_of_training(
     middle = sorted(range(len(fills)), key=lambda index: tokens[index])[len(fills) // 2]
     batch = task.batch([examples[row] for row in fills[middle]], tokenizer)
     kept = torch.get_rng_state()
-    once, again = _time_step(task, model, batch, anatomy, int(options["prefix_blocks"]), learning)
+    learn = Fill(model, batch, lambda loss: loss.backward(), computing=functools.partial(computing, model))
+    once, again = _time_step(task, learn, anatomy, int(options["prefix_blocks"]), learning)
     torch.set_rng_state(kept)
     free = sum(p.numel() for p in model.parameters() if p.requires_grad)
     update = 5e-10 * free * len(steps)  # AdamW reads and writes about 28 bytes a parameter
@@ -76,14 +81,13 @@ def price_of_training(
     return seconds, _held_mib() + 12 * free / 2**20
 
 
-def _time_step(
-    task: Task, model: nn.Module, batch: dict[str, torch.Tensor], anatomy: Anatomy, blocks: int, learning: Learning
-) -> tuple[float, float]:
+def _time_step(task: Task, one: Fill, anatomy: Anatomy, blocks: int, learning: Learning) -> tuple[float, float]:
     """Give the seconds that a batch costs once (its frozen blocks, where they are kept) and in every epoch."""
+    model, batch = one.model, one.batch
 
     def learn() -> None:
         model.train()
-        learning.learn(Fill(model, batch, lambda loss: loss.backward()))
+        learning.learn(one)
 
     def look() -> None:
         with torch.no_grad():

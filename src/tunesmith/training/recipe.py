@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.augment.entries import read_entries, with_paths, write_entries
 from tunesmith.data.columns import read_roles
 from tunesmith.errors import PlanProblem, nearest_first
 
 AUTO = "auto"
-_PATHS = ("data", "valid", "test", "out")
+_PATHS = ("data", "valid", "test", "parent", "teacher", "unlabelled", "out")
 _LARGEST_RECIPE_BYTES = 1_000_000
 
 ALIASES = {
@@ -162,6 +163,7 @@ class Recipe:
     weights: str = recipe_key(
         "float", "text", "of a model that writes: float, or int8 (8 bits: faster on a CPU, may change answers)"
     )
+    draw: int = recipe_key(0, "whole", "where tokens are drawn, another number draws other answers", least=0)
     weight_decay: float = recipe_key(
         0.01, "number", "decay of matrices; biases and norms never decay", least=0.0, most=1.0
     )
@@ -191,6 +193,55 @@ class Recipe:
     )
     r_drop: float = recipe_key(
         0.0, "number", "weight of how far two passes with other dropout differ; 1 is usual", least=0.0, most=50.0
+    )
+    parent: str = recipe_key("", "path", "finished run that this one updates: its labels stay (see `tunesmith update`)")
+    distil: float = recipe_key(
+        0.0, "number", "of an update: weight of answering the parent's labels as it does", least=0.0, most=100.0
+    )
+    distil_temperature: float = recipe_key(
+        2.0, "number", "softens both answers of distil: above 1, what the parent nearly said counts more", least=0.1
+    )
+    ewc: float = recipe_key(
+        0.0, "number", "of an update: weight of staying where old answers depend on the weights", least=0.0
+    )
+    teacher: str = recipe_key("", "path", "finished run whose answers are learnt from, too (distillation)")
+    teacher_weight: float = recipe_key(
+        0.8, "number", "share of the teacher's answers in the loss; the rest is the labels'", least=0.0, most=1.0
+    )
+    teacher_temperature: float = recipe_key(
+        2.0, "number", "softens both answers: above 1, what the teacher thinks of other labels counts more", least=0.1
+    )
+    teacher_states: float = recipe_key(
+        1.0, "number", "weight of how far the states of blocks are from the teacher's; 0: answers alone", least=0.0
+    )
+    unlabelled: str = recipe_key(
+        "",
+        "path",
+        "rows without labels: learnt from what the teacher says of them; without a teacher, from what the run itself "
+        "is sure of (self-training)",
+    )
+    pseudo_confidence: Any = recipe_key(
+        AUTO,
+        "auto-number",
+        "self-training: least confidence of an answer that is learnt (auto: where the validation rows reach "
+        "pseudo_precision)",
+        least=0.0,
+        most=1.0,
+    )
+    pseudo_precision: float = recipe_key(
+        0.9, "number", "self-training: share of right answers that is wanted among those learnt", least=0.0, most=1.0
+    )
+    pseudo_weight: float = recipe_key(
+        0.5, "number", "self-training: how much such a row counts beside a labelled one", least=0.01, most=1.0
+    )
+    pseudo_most: float = recipe_key(
+        10.0, "number", "self-training: most such rows of a label for each labelled one", least=0.01
+    )
+    pseudo_rounds: int = recipe_key(
+        1, "whole", "self-training: how often it is done, each time from better answers", least=1, most=20
+    )
+    augment: str = recipe_key(
+        "", "entries", "copies of training rows, e.g. synonyms:table=FILE,delete,swap:copies=2; back_translate, mixup"
     )
     adversarial: str = recipe_key(
         "none", "text", "learn from embeddings moved to where the loss is worse: fgm, pgd or freelb"
@@ -225,7 +276,7 @@ class Recipe:
     cache_mib: int = recipe_key(4096, "whole", "most MiB of disk for the states of frozen blocks", least=1)
     eval_steps: Any = recipe_key(AUTO, "auto-whole", "steps between evaluations (auto: an epoch, or 250)", least=1)
     checkpoint_seconds: float = recipe_key(120.0, "number", "most seconds between checkpoints", least=0.0)
-    mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 on a GPU that has it, else no)")
+    mixed_precision: str = recipe_key(AUTO, "text", "no, bf16 or fp16 (auto: bf16 where the machine has units for it)")
     abstain_at: str = recipe_key("", "text", "e.g. precision=0.95: answer only as surely as that, else 'do not know'")
     valid_share: Any = recipe_key(
         AUTO, "auto-number", "share of the data for validation (auto: 0.1, at most 5,000 rows)", least=0.0, most=0.5
@@ -299,6 +350,8 @@ def read_value(item: dataclasses.Field[Any], value: Any) -> Any:
     kind, least, most = (item.metadata[name] for name in ("kind", "least", "most"))
     if kind.startswith("auto-") and (value == AUTO or value is None):
         return AUTO
+    if kind == "entries":
+        return write_entries(read_entries(value))
     if kind == "table" and isinstance(value, dict):  # of labels, say: JSON can hold them whatever they are called
         return json.dumps(value, ensure_ascii=False)
     if kind in {"text", "path", "table"}:
@@ -408,6 +461,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for name, value in content.items():
         if isinstance(value, dict) and name == "abstain_at":  # abstain_at: {precision: 0.95} reads well in YAML
             content[name] = ",".join(f"{key}={item}" for key, item in value.items())
+        elif name == "augment":
+            content[name] = with_paths(value, lambda given: str(path.parent / Path(given).expanduser()))
         elif name in _PATHS and isinstance(value, str) and value:
             content[name] = str(path.parent / Path(value).expanduser())
         elif name == "model" and (path.parent / str(value)).is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from tunesmith.errors import PlanProblem
 from tunesmith.models.anatomy import Anatomy
 from tunesmith.training.adversarial import Adversary, FreeLargeBatch, ProjectedGradient
 from tunesmith.training.averaging import Average
-from tunesmith.training.learning import Learning, OnePass, criterion_of
+from tunesmith.training.learning import Learning, OnePass, WithBeside, criterion_of
 from tunesmith.training.reptile import Reptile
 from tunesmith.training.unfreezing import Unfreezing, level_count, stage_steps_of
 from tunesmith.types import Plan
@@ -55,15 +55,19 @@ class Regime:
         return 0 if self.average is None else self.average.first
 
 
-def make_learning(task: Any, options: Mapping[str, Any], model: nn.Module) -> Learning:
+def make_learning(
+    task: Any, options: Mapping[str, Any], model: nn.Module, beside: Callable[..., Any] | None = None
+) -> Learning:
     """Give how a fill's gradient is made.
 
     Args:
         task: What is learnt.
         options: Of the plan.
         model: Not wrapped for several processes; adversarial training moves its embeddings.
+        beside: A loss that is added to the task's own.
     """
     criterion, kind = criterion_of(task, options), options.get("adversarial", "none")
+    criterion = criterion if beside is None else WithBeside(criterion, beside)
     if options.get("meta") == "reptile":
         if kind != "none":
             raise PlanProblem(
@@ -81,7 +85,15 @@ def make_learning(task: Any, options: Mapping[str, Any], model: nn.Module) -> Le
     return ProjectedGradient(adversary, steps if kind == "pgd" else 1)
 
 
-def make_regime(plan: Plan, task: Any, model: nn.Module, anatomy: Anatomy | None, *, epoch_steps: int) -> Regime:
+def make_regime(
+    plan: Plan,
+    task: Any,
+    model: nn.Module,
+    anatomy: Anatomy | None,
+    *,
+    epoch_steps: int,
+    beside: Callable[..., Any] | None = None,
+) -> Regime:
     """Make what the plan says; before the first step, while the trainable parameters are as the method left them.
 
     Args:
@@ -90,6 +102,7 @@ def make_regime(plan: Plan, task: Any, model: nn.Module, anatomy: Anatomy | None
         model: With the method applied.
         anatomy: Of the model; None only where the plan asks for nothing that needs it, as in pretraining.
         epoch_steps: Steps of one pass over the training rows.
+        beside: A loss that is added to the task's own.
     """
     options = plan.options
     unfreezing, average = None, None
@@ -101,4 +114,4 @@ def make_regime(plan: Plan, task: Any, model: nn.Module, anatomy: Anatomy | None
     if (kind := str(options.get("averaging", "none"))) != "none":
         decay, share = float(options["ema_decay"]), float(options["swa_share"])
         average = Average(model, kind, steps=plan.steps, decay=decay, share=share)
-    return Regime(make_learning(task, options, model), unfreezing, average)
+    return Regime(make_learning(task, options, model, beside), unfreezing, average)

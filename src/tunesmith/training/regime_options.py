@@ -16,6 +16,7 @@ from tunesmith.models.anatomy import Anatomy
 from tunesmith.tasks import Example, Task
 from tunesmith.tasks.losses import balanced_weights, given_weights, plain_loss
 from tunesmith.training.adversarial import KINDS
+from tunesmith.training.augmentation.mixup import mixup_options
 from tunesmith.training.averaging import AVERAGES
 from tunesmith.training.optimizers import LARGEST_RATE, demand_optimizer, rate_factor
 from tunesmith.training.recipe import Recipe, keys
@@ -68,12 +69,15 @@ def regime_options(
     _demand_average_can_be_kept(recipe, method)
     _demand_average_of_head(recipe, method)
     asked = _changed(recipe, LOSS_KEYS)
+    mixup = mixup_options(recipe, task, anatomy=anatomy, train=train, tokenizer=tokenizer)
     if asked:
         _demand_loss(task, asked)
-        _demand_plain_loss(task, model, task.batch(train[:_SAMPLE], tokenizer), asked)
+    if asked or mixup:
+        _demand_plain_loss(task, model, task.batch(train[:_SAMPLE], tokenizer), [*asked, *mixup])
+    if asked:
         _demand_company(recipe, model)
         options["class_weights"] = _weights(recipe.class_weights, task, train, tokenizer, labels)
-    return options
+    return {**options, **mixup}
 
 
 def _changed(recipe: Recipe, names: Sequence[str]) -> list[str]:

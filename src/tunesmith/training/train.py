@@ -11,7 +11,14 @@ from tunesmith.errors import PlanProblem
 from tunesmith.training.anytime import Anytime, prepare_anytime
 from tunesmith.training.job import Job, process_rank
 from tunesmith.training.prepare import prepare, prepare_resume
-from tunesmith.training.recipe import canonical, make_recipe, read_recipe
+from tunesmith.training.recipe import Recipe, canonical, make_recipe, read_recipe
+from tunesmith.training.self_training import (
+    SelfTraining,
+    is_resumed_self_training,
+    is_self_training,
+    prepare_self_training,
+    resume_self_training,
+)
 from tunesmith.types import Event
 
 
@@ -31,16 +38,27 @@ def train(data: str | Path, *, on_event: Callable[[Event], None] | None = None, 
     """
     is_recipe = Path(data).suffix in {".yaml", ".yml"}
     values = {**read_recipe(Path(data)), **canonical(options)} if is_recipe else {"data": str(data), **options}
-    recipe = make_recipe(values)
-    return _finish(prepare_anytime(recipe) if recipe.budget else prepare(recipe), on_event)
+    return _finish(ready(make_recipe(values)), on_event)
 
 
 def resume(path: str | Path, *, on_event: Callable[[Event], None] | None = None) -> Bundle:
     """Go on with an unfinished run from its newest whole checkpoint; the weights end as if it had never stopped."""
-    return _finish(prepare_resume(path), on_event)
+    return _finish(ready_again(path), on_event)
 
 
-def _finish(job: Job | Anytime, on_event: Callable[[Event], None] | None) -> Bundle:
+def ready(recipe: Recipe) -> Job | Anytime | SelfTraining:
+    """Make the run of a recipe ready, of whatever kind it is."""
+    if is_self_training(recipe):
+        return prepare_self_training(recipe)
+    return prepare_anytime(recipe) if recipe.budget else prepare(recipe)
+
+
+def ready_again(path: str | Path) -> Job | SelfTraining:
+    """Make ready to go on with an unfinished run, of whatever kind it is."""
+    return resume_self_training(path) if is_resumed_self_training(path) else prepare_resume(path)
+
+
+def _finish(job: Job | Anytime | SelfTraining, on_event: Callable[[Event], None] | None) -> Bundle:
     for event in job.run():
         if on_event is not None:
             on_event(event)

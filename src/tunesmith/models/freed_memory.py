@@ -1,4 +1,4 @@
-"""Give freed memory back to the system between the stages of a run.
+"""Give freed memory back to the system: between the stages of a run, and when a served model is dropped.
 
 The C library keeps what was freed, in pieces between what is still in use. Each stage (baselines, the base model asked
 untrained, training, measuring) needs blocks of other sizes, so that what the process holds would grow from stage to

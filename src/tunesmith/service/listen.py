@@ -1,0 +1,226 @@
+"""Run the app on uvicorn: the only file of the service that knows which server it is.
+
+What uvicorn leaves open is closed here: headers that never end, more connections than the process has descriptors, and
+refusals of its own that are no JSON. Ends gracefully: first not ready, then no new connections, then the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import socket
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tunesmith.errors import MachineProblem, PlanProblem
+from tunesmith.service.guard import Guard
+from tunesmith.service.logs import ServerLog
+from tunesmith.service.settings import Settings
+
+_BACKLOG = 1024
+_SPARE_DESCRIPTORS = 100  # for workers, files, the store; the rest may be connections
+_LEAST_CONNECTIONS = 16
+_LAST_LOOK_SECONDS = 0.05  # in which connections that the system holds already are still taken in
+
+
+def open_sockets(settings: Settings) -> list[socket.socket]:
+    """Open the port, and the admin port if there is one.
+
+    Raises:
+        MachineProblem: It is taken, or may not be used.
+        PlanProblem: There is no such address here.
+    """
+    ports = [settings.port, *([settings.admin_port] if settings.admin_port else [])]
+    found: list[socket.socket] = []
+    try:
+        for port in ports:
+            found.append(_open(settings.host.strip("[]"), port))  # noqa: PERF401 - those that are open are closed below
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
+    return found
+
+
+def _open(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise PlanProblem(f"there is no address '{host}'", where="--host", do="use 127.0.0.1 or 0.0.0.0") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise MachineProblem(
+                f"port {port} is taken by another program", where=where, do="choose another: --port 0 takes a free one"
+            ) from error
+        if error.errno == errno.EACCES:
+            raise MachineProblem(
+                f"port {port} may not be used by this user", where=where, do="choose one above 1023: --port 8080"
+            ) from error
+        raise PlanProblem(f"it cannot listen there: {error.strerror}", where=where, do="check --host") from error
+
+
+def listen(app: Guard, sockets: Sequence[socket.socket], *, on_start: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what was accepted.
+
+    Args:
+        app: Guarded.
+        sockets: Open.
+        on_start: Called when it listens.
+    """
+    make_server(app, on_start).run(sockets=list(sockets))
+
+
+def make_server(app: Guard, on_start: Callable[[], None] = lambda: None) -> Server:
+    """Give the server, which `run` lets serve."""
+    settings, log = app.parts.settings, app.parts.log
+    logger = logging.getLogger("uvicorn.error")
+    logger.handlers, logger.propagate = [ServerLog(log)], False
+    limits = {
+        "header_seconds": settings.header_seconds,
+        "most_connections": _most_connections(settings.max_connections),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config = uvicorn.Config(
+            app,
+            http=type("_Limited", (_Patient,), limits),
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=max(1, round(settings.idle_seconds)),
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            h11_max_incomplete_event_size=settings.max_header_bytes + 4096,
+            backlog=_BACKLOG,
+        )
+    return Server(config, app, on_start)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which first says that it is not ready and only later stops listening."""
+
+    def __init__(self, config: uvicorn.Config, app: Guard, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app, self._on_start = app, on_start
+        self._ends_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second signal ends at once."""
+        if self._ends_at is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._app.parts.is_draining = True
+        self._ends_at = time.monotonic() + self._app.parts.settings.settle_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to end now."""
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, after a last look for connections that were made before."""
+        await asyncio.sleep(_LAST_LOOK_SECONDS)
+        await super().shutdown(sockets)
+
+
+def _most_connections(wanted: int) -> int:
+    """Give how many connections the process can have, after asking the system for as many descriptors as it grants."""
+    try:
+        import resource
+    except ImportError:  # another system; it has its own limits
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            most = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(_LEAST_CONNECTIONS, min(wanted, soft - _SPARE_DESCRIPTORS))
+
+
+class _Patient(H11Protocol):
+    """uvicorn's protocol with a limit on connections and on the time that headers may take."""
+
+    header_seconds = 10.0
+    most_connections = 512
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection, if there is room."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self._end(503, "too_many_connections", "too many connections are open", "close idle ones, or ask later")
+            return
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the time for a request's headers runs from their first byte, or from the connection's start."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            if self._timer is None:
+                self._wait()
+        else:
+            self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in our own form."""
+        self._end(400, "bad_http", "this is no HTTP request that can be read", "check headers and framing")
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self._end(408, "headers_too_slow", "the headers did not arrive in time", "send them at once")
+
+    def _end(self, status: int, code: str, what: str, do: str) -> None:
+        """Say why, and close."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        if self.transport.is_closing():
+            return
+        parts = {"code": code, "message": what, "do": do, "where": "", "request_id": ""}
+        body = json.dumps({"error": parts}).encode()
+        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\nx-content-type-options: nosniff\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+_PHRASES = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}

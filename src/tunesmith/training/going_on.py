@@ -1,0 +1,227 @@
+"""Go on from a finished run: its labels stay, its head grows where labels are new, and what it knew is held on to.
+
+Letters: N rows, L labels, H width of what the output layer reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.bundle.atomic import MANIFEST
+from tunesmith.errors import BundleProblem, PlanProblem
+from tunesmith.models.anatomy import Anatomy, output_layer
+from tunesmith.models.find import weight_files
+from tunesmith.tasks import Task
+from tunesmith.training.consolidation import Consolidation
+from tunesmith.training.intake import Intake
+from tunesmith.training.learning import Batch
+from tunesmith.training.recipe import Recipe
+from tunesmith.types import Plan, Record
+
+_SHOWN_ROWS = 64  # rows of a new label whose states start its row of the output layer
+
+Beside = Callable[[nn.Module, Batch], torch.Tensor]
+"""A loss that is added to the task's own, summed over the rows of the batch like it."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The run that this one goes on from, or that it follows (a full retrain starts from the base model again)."""
+
+    folder: Path
+    id: str
+    labels: tuple[str, ...]
+    is_start: bool  # whether its weights are where this run starts
+
+
+def find_parent(recipe: Recipe) -> Parent | None:
+    """Give the run that the recipe's `parent` names, or None.
+
+    Raises:
+        BundleProblem: It is no finished run.
+    """
+    if not recipe.parent:
+        return None
+    folder = Path(recipe.parent).expanduser()
+    if not (folder / MANIFEST).is_file() or not (folder / "bundle.json").is_file():
+        raise BundleProblem(
+            "the run to go on from is not there, or is not finished",
+            where=str(folder),
+            do="give a finished run: tunesmith update RUN",
+        )
+    facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    model = Path(recipe.model).expanduser()
+    is_start = model.is_dir() and model.resolve() == folder.resolve()
+    return Parent(folder, str(facts["id"]), tuple(facts["labels"]), is_start)
+
+
+def carry_head(parent: Parent | None, model: nn.Module, anatomy: Anatomy, intake: Intake, tokenizer: Any) -> None:
+    """Give the output layer the parent's rows, to the bit, and start a row for each new label.
+
+    A new row points from the mean of all states to the mean of its label's states, is as long as the old rows are on
+    average, and at the mean state gives what the old rows give on average. A row drawn at random would have to be found
+    first, by steps that are large enough to move all other rows; one that is the plain mean of its label's states
+    (Qi et al. 2018, section 3) would win everywhere, because the states of all texts have much in common.
+
+    Args:
+        parent: The run; nothing is done where the model does not start from it, or no label is new.
+        model: As `build_model` gives it: with a fresh output layer where the number of labels has changed.
+        anatomy: Of the model.
+        intake: Rows, task and labels (the parent's first).
+        tokenizer: Of the model.
+
+    Raises:
+        PlanProblem: The head of this task has no row of its own for each label, so that it cannot grow.
+    """
+    if parent is None or not parent.is_start or not intake.labels or intake.labels == parent.labels:
+        return
+    layer = output_layer(anatomy) if anatomy.head else None
+    known, names = len(parent.labels), {id(one): name for name, one in model.named_modules()}
+    if layer is None or layer.out_features != len(intake.labels):
+        new = ", ".join(intake.labels[known : known + 3])
+        raise PlanProblem(
+            f"new labels ({new}) cannot be added to task {intake.task.name}: its head has no row of its own for each",
+            where="--strategy",
+            do="train anew with all rows: --strategy retrain; or leave the rows of new labels out",
+        )
+    old = _read_tensors(parent.folder, names[id(layer)])
+    if old["weight"].shape != (known, layer.in_features):
+        raise PlanProblem(
+            f"the parent's output layer has the shape {tuple(old['weight'].shape)}, not ({known}, {layer.in_features})",
+            where=str(parent.folder),
+            do="train anew with all rows: --strategy retrain",
+        )
+    means_LH, mean_H = _means(model, layer, intake, tokenizer)
+    with torch.no_grad():
+        layer.weight[:known] = old["weight"]
+        if layer.bias is not None:
+            layer.bias[:known] = old["bias"]
+        for place, label in enumerate(intake.labels[known:], known):
+            _start_row(layer, place, means_LH[label] - mean_H, mean_H, known=known)
+
+
+def _start_row(layer: nn.Linear, place: int, direction_H: torch.Tensor, mean_H: torch.Tensor, *, known: int) -> None:
+    length = layer.weight[:known].norm(dim=1).mean()
+    row_H = direction_H * (length / direction_H.norm().clamp_min(1e-8))
+    layer.weight[place] = row_H
+    if layer.bias is not None:
+        usual = (layer.weight[:known] @ mean_H + layer.bias[:known]).mean()
+        layer.bias[place] = usual - row_H @ mean_H
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    from safetensors import safe_open
+
+    found = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for part in ("weight", "bias"):
+                if f"{name}.{part}" in file.keys():  # noqa: SIM118 - it is no mapping
+                    found[part] = file.get_tensor(f"{name}.{part}").float()
+    if "weight" not in found:
+        raise BundleProblem(f"the run has no tensor '{name}.weight'", where=str(folder), do="use --strategy retrain")
+    return found
+
+
+def _means(
+    model: nn.Module, layer: nn.Linear, intake: Intake, tokenizer: Any
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Give the mean of what the output layer reads, for each label (H) and over these labels (H)."""
+    task: Any = intake.task
+    rows: dict[str, list[Record]] = {}
+    for record in intake.splits.train:
+        for label in task.labels_of(record.target):
+            if len(some := rows.setdefault(label, [])) < _SHOWN_ROWS:
+                some.append(record)
+    seen: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    means = {}
+    try:
+        for label, some in rows.items():
+            seen.clear()
+            longest = min(int(task.longest), int(getattr(model.config, "max_position_embeddings", None) or 512))
+            examples = task.encode(some, tokenizer, labels=intake.labels, max_length=longest)
+            task.answer(model, examples, tokenizer=tokenizer, labels=intake.labels, batch_tokens=4096)
+            means[label] = torch.cat([states.flatten(0, -2) for states in seen]).mean(0)
+    finally:
+        hook.remove()
+    return means, torch.stack(list(means.values())).mean(0)
+
+
+def keep_knowing(recipe: Recipe, parent: Parent | None, intake: Intake) -> Beside | None:
+    """Give what is learnt beside the task so that old answers stay: distillation, or weights held where they matter.
+
+    Raises:
+        PlanProblem: The task gives no logits to distil.
+    """
+    if parent is None or not parent.is_start:
+        return None
+    if recipe.distil:
+        if not hasattr(intake.task, "labelled_logits"):
+            raise PlanProblem(
+                f"task {intake.task.name} has no scores of labels to distil",
+                where="distil",
+                do="leave distil out: --strategy replay",
+            )
+        return Distillation(parent.folder, intake.task, len(parent.labels), recipe.distil, recipe.distil_temperature)
+    return Consolidation(parent.folder, Path(recipe.data).parent, recipe.ewc) if recipe.ewc else None
+
+
+def planned(recipe: Recipe, parent: Parent | None, plan: Plan) -> Plan:
+    """Give the plan with its parent, and with what is learnt beside the task."""
+    if parent is None:
+        return plan
+    names = ("distil", "distil_temperature", "ewc")
+    options: Mapping[str, Any] = {**plan.options, **{name: getattr(recipe, name) for name in names}}
+    return dataclasses.replace(plan, parent=parent.id, options=options)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Answer the old labels as the parent does: learning without forgetting.
+
+    The loss is `weight` times temperature squared times the Kullback-Leibler divergence from the parent's answers to
+    this model's, both over the parent's labels alone and softened by the temperature. For labels of yes and no it is
+    the binary cross-entropy to the parent's probabilities. Source: Li & Hoiem 2016, section 3; they take the modified
+    cross-entropy, whose gradient is the same but for the factor. Unlike theirs, the rows may be replayed old ones too.
+    """
+
+    folder: Path
+    task: Task
+    known: int  # labels of the parent: the first ones of this model
+    weight: float
+    temperature: float
+
+    @functools.cached_property
+    def _teacher(self) -> nn.Module:
+        from tunesmith.models.build import build_model, read_config
+
+        model = build_model(self.folder, self.task.model_class(read_config(self.folder)))
+        return model.eval().requires_grad_(False)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Give the loss, summed over the rows of the batch."""
+        from torch.nn import functional
+
+        task: Any = self.task
+        teacher = self._teacher.to(next(model.parameters()).device)
+        with torch.no_grad():
+            old_NL, labels = task.labelled_logits(teacher, batch)
+        now_NL, _ = task.labelled_logits(model, batch)
+        now_NL, old_NL = now_NL[:, : self.known].float(), old_NL[:, : self.known].float()
+        if labels.is_floating_point():
+            loss = functional.binary_cross_entropy_with_logits(now_NL, old_NL.sigmoid(), reduction="sum")
+            return self.weight * loss / self.known
+        softened = (logits / self.temperature for logits in (now_NL, old_NL))
+        now_NL, old_NL = (logits.log_softmax(1) for logits in softened)
+        loss = functional.kl_div(now_NL, old_NL, log_target=True, reduction="sum")
+        return self.weight * self.temperature**2 * loss

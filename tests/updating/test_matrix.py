@@ -1,0 +1,40 @@
+"""Average, forgetting and transfer on a matrix worked out by hand, and a lineage that survives being written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunesmith.types import from_json
+from tunesmith.updating.matrix import Lineage, Step, with_step, write_lineage
+
+
+def step(number: int) -> Step:
+    return Step(f"id{number}", f"/runs/v{number}", "replay", "feedback", "", 100)
+
+
+def lineage() -> Lineage:
+    first = Lineage("accuracy", "minilm", (step(0),), ((0.9,),), (100,), (None,), (None,))
+    second = with_step(first, step(1), [0.8, 0.7], test_rows=50, before=0.2, untrained=0.1)
+    return with_step(second, step(2), [0.85, 0.6, 0.95], test_rows=40, before=0.5, untrained=0.3)
+
+
+def test_the_measures_are_those_of_the_papers():
+    found = lineage()
+    assert found.average == pytest.approx((0.85 + 0.6 + 0.95) / 3)
+    assert found.forgetting == pytest.approx((0.05, 0.1))
+    assert found.mean_forgetting == pytest.approx(0.075)
+    assert found.backward_transfer == pytest.approx(-0.075)
+    assert found.forward_transfer == pytest.approx(((0.2 - 0.1) + (0.5 - 0.3)) / 2)
+
+
+def test_a_first_training_has_forgotten_nothing():
+    first = Lineage("accuracy", "minilm", (step(0),), ((0.9,),), (100,), (None,), (None,))
+    assert (first.mean_forgetting, first.forward_transfer, first.average) == (0.0, None, 0.9)
+
+
+def test_a_lineage_is_read_as_it_was_written():
+    content = json.loads(write_lineage(lineage()))
+    assert content["summary"]["forgetting"] == pytest.approx(0.075)
+    assert from_json(Lineage, content) == lineage()
