@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import sys
@@ -52,7 +53,7 @@ class World:
     table: TokenTable | None
 
 
-def generated(seed: int) -> World:
+def generated(seed: int, count: int) -> World:
     """Make up five topics of 120 words each, and a sixth; 150 words stand in all of them."""
     generator = random.Random(seed)
     syllables = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -71,9 +72,14 @@ def generated(seed: int) -> World:
     def rows(count: int) -> list[tuple[str, str]]:
         return [(text(topic), f"topic {topic}") for topic in (generator.randrange(5) for _ in range(count))]
 
-    usual = [text for text, _ in rows(8000)]
+    usual = [text for text, _ in rows(count)]
     return World(
-        "generated", rows(1500), rows(600), usual, [text(5) for _ in range(1500)], made_up_table(common, topics, seed)
+        "generated",
+        rows(min(1500, count)),
+        rows(600),
+        usual,
+        [text(5) for _ in range(1500)],
+        made_up_table(common, topics, seed),
     )
 
 
@@ -176,7 +182,10 @@ def shifted(
     generator: random.Random,
 ) -> tuple[int | None, str]:
     """Begin a shift at a random place between two comparisons; give after how many requests the alarm was raised."""
-    feed(monitor, stream(usual, generator, monitor.pace.window_rows + generator.randrange(monitor.pace.hop_rows)))
+    monitor._next_check = math.inf  # the window fills; nothing is learnt from comparing it meanwhile
+    feed(monitor, stream(usual, generator, monitor.pace.window_rows))
+    monitor._next_check = 0.0
+    feed(monitor, stream(usual, generator, monitor.pace.hop_rows + generator.randrange(monitor.pace.hop_rows)))
     for (
         alert
     ) in monitor.alerts():  # a false alarm before the shift: let it pass, so that the shift has to raise its own
@@ -263,6 +272,7 @@ def main() -> None:
     parser.add_argument("--checks", type=int, default=1000, help="windows without drift")
     parser.add_argument("--runs", type=int, default=100, help="streams with a shift")
     parser.add_argument("--deals", type=int, default=10, help="times that the rows are dealt anew")
+    parser.add_argument("--rows", type=int, default=8000, help="usual rows of a generated deal")
     parser.add_argument("--window", type=int, default=Pace().window_rows)
     parser.add_argument("--hop", type=int, default=Pace().hop_rows)
     parser.add_argument("--permutations", type=int, default=Pace().permutations)
@@ -270,7 +280,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for drift.json")
     options = parser.parse_args()
     if options.data is None:
-        results = [measure_world(generated, options)]
+        results = [measure_world(lambda seed: generated(seed, options.rows), options)]
     else:
         results = [
             measure_world(lambda seed, name=name: real(options.data, name, options.new, seed), options)

@@ -14,7 +14,16 @@ from tunesmith.cli import ALIASES, COMMANDS
 from tunesmith.training.recipe import keys
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tasks.md", "docs/regime.md"]
+PAGES = [
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/tasks.md",
+    "docs/regime.md",
+    "docs/augmentation.md",
+    "docs/few_labels.md",
+]
 
 
 def blocks(page: str, language: str) -> list[str]:

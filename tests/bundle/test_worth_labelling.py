@@ -72,6 +72,11 @@ def test_the_leaning_is_the_gradient_of_the_loss_at_the_logits():
     assert found == pytest.approx(logits.grad.numpy(), abs=1e-6)
 
 
+def test_answers_without_labels_lean_by_how_unsure_they_are():
+    answered = [("here", 0.5, {"here": 0.5, "there": 0.4})]
+    assert leanings(find_task("question-answering"), answered, np.array([0.25]), ()).tolist() == [[0.25]]
+
+
 def test_the_least_sure_come_first_and_the_earlier_of_equals():
     assert pick_unsure(np.array([0.1, 0.9, 0.5, 0.9]), 3) == [1, 3, 2]
 

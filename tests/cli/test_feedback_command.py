@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -314,3 +315,28 @@ def test_a_store_that_is_not_there_is_said(run, capsys):
     folder = run("text-classification")
     assert main(["feedback", "list", folder]) == 4
     assert "there is no feedback store yet" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_real_run_is_labelled_by_a_pipe_exported_and_found_in_training_form(toy_run, toy_data, tmp_path):
+    """The real process, a real model: rows of a file are answered, chosen, labelled, exported in the run's columns."""
+    store = str(tmp_path / "feedback.sqlite")
+    command = [sys.executable, "-m", "tunesmith"]
+    lines = "1\n2\n\ns\n+other\nq\n"
+    done = subprocess.run(
+        [*command, "label", toy_run.path, toy_data["test"], "-n", "10", "--store", store, "--json", "--threads", "1"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=True,
+    )
+    assert json.loads(done.stdout)["labelled"] >= 3
+    out = tmp_path / "rows.csv"
+    exporting = [*command, "feedback", "export", toy_run.path, "--store", store, "--out", out]
+    subprocess.run(exporting, capture_output=True, timeout=400, check=True)
+    from tunesmith import data
+
+    found = data.inspect(out, given={})
+    assert found.used == json.loads(done.stdout)["labelled"]
+    assert set(found.columns) == {"text", "label"}

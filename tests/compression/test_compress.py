@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,17 @@ def test_nothing_is_left_of_what_was_stopped(parent, tmp_path):
     wishes = Wishes(distill="layers:1", settings=QUICK, out=str(tmp_path / "stopped"), threads=1)
     problem_of(Stopped, lambda: compress(parent, wishes, stop_signal=lambda: 15))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_work_in_stays(tmp_path):
+    left, used = tmp_path / "tmp-compress-4194399-dead", tmp_path / f"tmp-compress-{os.getpid()}-live"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"1")
+    with compressing._workspace(tmp_path / "out") as folder:
+        assert folder.is_dir()
+        assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [used.name]
 
 
 @pytest.mark.parametrize(

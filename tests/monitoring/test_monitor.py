@@ -266,7 +266,9 @@ def test_the_spread_is_found_beside_the_other_work_and_closing_does_not_wait_for
     assert (monitor._null.rows, monitor._null.permutations) == ((600, 150), 3)
     monitor.close()
     monitor._worker.close()
-    endless = Monitor("reviews", reference, pace=Pace(window_rows=150, permutations=10**6), worker=Worker(0.01))
+    endless = Monitor(
+        "reviews", reference, pace=Pace(window_rows=150, permutations=10**6, rows_at_once=1000), worker=Worker(0.01)
+    )
     endless.observe(rows(160, 40))
     while endless._calibrating is None and time.monotonic() < end:
         threading.Event().wait(0.02)

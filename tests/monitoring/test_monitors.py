@@ -72,7 +72,7 @@ def test_a_run_of_ones_own_is_watched_from_its_training_data(toy_run, toy_data, 
 
     monitors = Monitors(tmp_path, pace=Pace(window_rows=90, hop_rows=45, least_rows=60))
     monitor = monitors.monitor("toy", toy_run.id, toy_run.path, labels=toy_run.labels)
-    monitors.wait_for_references(300)
+    monitors.wait_for_references(500)
     assert monitor.reference is not None, monitor.remark
     assert monitor.reference.embedder.kind == "tokens"
     assert (len(monitor.reference.inputs), len(monitor.reference.outputs)) == (165, 45)
@@ -112,7 +112,7 @@ def test_where_the_rows_are_gone_the_models_own_embeddings_still_serve(toy_run, 
     monitors = Monitors(tmp_path / "monitor", pace=PACE)
     monitor = monitors.monitor("toy", "b1", run)
     monitor.observe(mixed(160, 5, 0.0))
-    monitors.wait_for_references(300)
+    monitors.wait_for_references(500)
     monitors.close()
     assert "has changed" in monitor.remark
     assert monitor.reference is not None

@@ -159,9 +159,25 @@ def test_too_many_rows_are_refused_before_anything_is_trained(options, toy_optio
         )
 
 
-def test_a_signal_stops(options, toy_options, tmp_path):
+@pytest.mark.slow
+def test_a_simulation_that_was_stopped_goes_on(done, options, toy_options, tmp_path):
+    """Stopped after the first round, it ends as one that was left alone."""
+    sizes = {"rounds": 2, "per_round": 5, "start": 4, "seeds": 1}
+    events, out = [], tmp_path / "curve"
+
+    def run(**more):
+        return simulate(toy_options["data"], out=str(out), on_event=events.append, **sizes, **{**options, **more})
+
     with pytest.raises(Stopped):
-        simulate(toy_options["data"], rounds=1, per_round=5, out=str(tmp_path / "x"), stop_signal=lambda: 2, **options)
+        run(stop_signal=lambda: 2 if len(events) == 2 else 0)
+    assert [path.name for path in out.iterdir()] == ["rounds.jsonl"]
+    with pytest.raises(PlanProblem, match="of other rows or with other settings"):
+        run(epochs=1)
+    kept = (out / "rounds.jsonl").read_text(encoding="utf-8")
+    (out / "rounds.jsonl").write_text(kept + '\n{"seed": 0, "numb', encoding="utf-8")  # cut short
+    found = run()
+    assert (found.points, found.differences) == (done[0].points, done[0].differences)
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "result.json"]
 
 
 def test_a_large_pool_is_a_sample(options, toy_options, monkeypatch):

@@ -7,11 +7,12 @@ import importlib.util
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 
 import pytest
-
 from answerings import ask_raw
+
 from tunesmith.errors import MissingExtra, PlanProblem
 from tunesmith.service.ray_application import autoscaling, build, make_replica_app, served_by
 from tunesmith.service.settings import make_settings
@@ -77,15 +78,19 @@ def test_ray_serve_answers_on_its_own_port(tmp_path):
             b'{"inputs": ["a"]}',
             {"content-type": "application/json"},
         )
-        until = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    assert json.loads(answer.read())["predictions"][0]["value"] == "stub"
-                    return
-            except urllib.error.HTTPError as error:
-                assert error.code == 503, error.read()
-                assert time.monotonic() < until
-                time.sleep(0.2)
+        assert _answer(request) == "stub"
     finally:
         serve.shutdown()
+
+
+def _answer(request: urllib.request.Request) -> str:
+    """Give the answer, once the replica's model is loaded."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read())["predictions"][0]["value"]
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > until:
+                raise
+            time.sleep(0.2)

@@ -16,6 +16,7 @@ from tunesmith.errors import BundleProblem
 from tunesmith.tasks import Example
 from tunesmith.training.consolidation import FILE, MEMORY, Consolidation, measure_fisher
 from tunesmith.training.going_on import Distillation, find_parent, keep_knowing
+from tunesmith.training.learning import WithBeside
 from tunesmith.training.recipe import make_recipe
 
 
@@ -69,7 +70,7 @@ def softmax(row):
 
 def test_distillation_is_the_divergence_from_the_parents_softened_answers():
     teacher, student, rows = Linear(2, 0), Linear(4, 1), batch()
-    found = distillation(teacher, Task(), known=2, weight=0.5, temperature=2.0)(student, rows)
+    found = distillation(teacher, Task(), known=2, weight=0.5, temperature=2.0)(student, rows, [])
     wanted = 0.0
     for old, new in zip(teacher(rows["x"]).tolist(), student(rows["x"]).tolist(), strict=True):
         p, q = softmax([value / 2 for value in old]), softmax([value / 2 for value in new[:2]])
@@ -77,10 +78,20 @@ def test_distillation_is_the_divergence_from_the_parents_softened_answers():
     assert float(found.detach()) == pytest.approx(0.5 * 4 * wanted, rel=1e-5)
 
 
+def test_the_tasks_own_pass_is_used_again():
+    teacher, student, rows = Linear(2, 0), Linear(4, 1), batch()
+    loss = distillation(teacher, Task(), known=2, weight=0.5, temperature=2.0)
+    asked = []
+    student.register_forward_hook(lambda *_: asked.append(1))
+    both, plain = WithBeside(lambda model, each: (model(each["x"]).sum(),) * 2, loss)(student, rows)
+    assert len(asked) == 1
+    assert float((both - plain).detach()) == pytest.approx(float(loss(student, rows, []).detach()), rel=1e-5)
+
+
 def test_distillation_of_the_parent_itself_has_no_slope():
     teacher, rows = Linear(3, 0), batch()
     student = Linear(3, 0)
-    loss = distillation(teacher, Task(), known=3, weight=1.0, temperature=2.0)(student, rows)
+    loss = distillation(teacher, Task(), known=3, weight=1.0, temperature=2.0)(student, rows, [])
     loss.backward()
     assert abs(float(loss.detach())) < 1e-6
     assert float(student.layer.weight.grad.abs().max()) < 1e-6
@@ -90,7 +101,7 @@ def test_distillation_of_the_parent_itself_has_no_slope():
 def test_labels_of_yes_and_no_are_distilled_one_by_one():
     teacher, student, rows = Linear(2, 0), Linear(3, 1), batch()
     rows["labels"] = torch.zeros(5, 3)
-    found = distillation(teacher, Task(is_binary=True), known=2, weight=1.0, temperature=2.0)(student, rows)
+    found = distillation(teacher, Task(is_binary=True), known=2, weight=1.0, temperature=2.0)(student, rows, [])
     p, x = torch.sigmoid(teacher(rows["x"])), student(rows["x"])[:, :2]
     wanted = -(p * torch.log(torch.sigmoid(x)) + (1 - p) * torch.log(1 - torch.sigmoid(x))).sum() / 2
     assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)

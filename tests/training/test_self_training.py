@@ -165,6 +165,18 @@ def test_what_is_not_better_is_not_kept(options, tmp_path, monkeypatch):
     assert "not kept" in job.account["said"][-1]
 
 
+@pytest.mark.slow
+def test_rounds_go_on_while_they_are_better_and_the_best_stays(options, tmp_path, monkeypatch):
+    """Each round begins with the best so far; the second one adds as many rows as the first, and so is no better."""
+    monkeypatch.setattr(SelfTraining, "_reached", lambda _, bundle: (bundle.plan.data["train"], 0.0))
+    job = prepared(options, tmp_path / "run", pseudo_rounds=5, pseudo_confidence=0.0, pseudo_most=1)
+    list(job.run())
+    told = job.bundle.gain.after.details[DETAIL]["rounds"]
+    assert [each["is_kept"] for each in told] == [True, False]
+    assert told[1]["test_before"] == told[0]["test_after"] == job.bundle.gain.after.value
+    assert job.bundle.plan.data["train"] == 12 + told[0]["rows"] == 12 + told[1]["rows"] == 24
+
+
 def test_where_nothing_is_sure_the_first_run_stays(options, tmp_path):
     job = prepared(options, tmp_path / "run", pseudo_confidence=1.0)
     list(job.run())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import planted_candidates as planted
 import pytest
 
-import planted
 import toy_world
 import tunesmith
 from tunesmith.bundle.registry import Registry

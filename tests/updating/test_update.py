@@ -41,7 +41,7 @@ def world(toy_base, tmp_path_factory):
         "train": some_rows(40, seed=1, families=known),
         "valid": some_rows(15, seed=2, families=known),
         "test": some_rows(30, seed=3, families=known, is_test=True),
-        "new": [*some_rows(40, seed=4, families=("weather",)), ("t1 to bob@example.org t2 t3", "weather")],
+        "new": [*some_rows(40, seed=4, families=("weather",)), ("w1 to bob@example.org w2 w3", "weather")],
         "new-test": some_rows(20, seed=5, families=("weather",), is_test=True),
     }
     paths = {name: str(toy_world.write_csv(folder / f"{name}.csv", rows)) for name, rows in files.items()}
@@ -85,7 +85,8 @@ def test_new_labels_come_last_and_old_rows_of_the_head_start_to_the_bit(world, t
     old, head = load_file(run.path / "model.safetensors"), update.job.model.classifier
     assert torch.equal(head.weight[:2], old["classifier.weight"])
     assert torch.equal(head.bias[:2], old["classifier.bias"])
-    assert head.weight[2].norm() == pytest.approx(float(old["classifier.weight"].norm(dim=1).mean()), rel=1e-4)
+    usual = float(old["classifier.weight"].norm(dim=1).mean())
+    assert float(head.weight[2].detach().norm()) == pytest.approx(usual, rel=1e-4)
     assert all(
         torch.equal(tensor, old[name])
         for name, tensor in update.job.model.state_dict().items()
@@ -102,7 +103,7 @@ def test_the_new_is_learnt_and_the_old_is_kept(world, grown):
     assert lineage.before[1] == 0.0, "the parent knew no such label"
     assert [step.strategy for step in lineage.steps] == ["first training", "distil"]
     assert lineage.steps[1].new_labels == ("weather",)
-    assert bundle.predict("t1 t2 t3")[0].value == "weather"
+    assert bundle.predict("w1 w2 w3")[0].value == "weather"
     assert bundle.gain.before.value < bundle.gain.after.value
 
 
@@ -210,12 +211,12 @@ def test_feedback_becomes_rows_and_what_is_left_out_is_said(world):
     found = rows_of_feedback(run, said, step=3, per_person=4)
     assert [(row.cells["label"], row.feedback) for row in found.rows[:2]] == [("metal", "f4"), ("metal", "f2")]
     assert sum(row.by == "mallory" for row in found.rows) == 4
-    assert found.remarks == (
+    assert set(found.remarks) == {
         "1 pieces of feedback were left out: no answer was given or confirmed",
         "1 pieces of feedback were left out: a later one is about the same input",
         "1 pieces of feedback were left out: the text (column 'text') is empty",
         "2 pieces of feedback were left out: 'mallory' gave more than 4",
-    )
+    }
 
 
 def test_what_cannot_be_updated_says_why(world, tmp_path):

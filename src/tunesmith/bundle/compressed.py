@@ -11,12 +11,13 @@ FILE = "compression.json"
 FORMAT = 1
 
 
-def section(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def section(details: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give what the report shows of a compression; None where there was none.
 
     Args:
-        content: Of `compression.json`.
+        details: Of the scores; `compression` is the content of `compression.json`.
     """
+    content = details.get("compression")
     if not content:
         return None
     metric = str(content["metric"])

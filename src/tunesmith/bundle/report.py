@@ -88,7 +88,6 @@ class Facts:
     recipe: str
     speed: Mapping[str, Any]
     attempts: Sequence[Mapping[str, Any]]
-    compression: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def render_report(
     created: str = "",
     speed: Mapping[str, Any] | None = None,
     attempts: Sequence[Mapping[str, Any]] = (),
-    compression: Mapping[str, Any] | None = None,
 ) -> str:
     """Give one self-contained HTML page; the same input gives the same bytes.
 
@@ -128,9 +126,8 @@ def render_report(
         created: When, as it is to be printed. The clock is never read here.
         speed: Seconds by stage, tokens per second and the share of the machine's peak.
         attempts: What a run with a budget tried.
-        compression: What made the run smaller.
     """
-    facts = Facts(scores, gain, plan, events, inspection, recipe, speed or {}, attempts, compression)
+    facts = Facts(scores, gain, plan, events, inspection, recipe, speed or {}, attempts)
     drawn = [(key, title, data) for key, title, build in SECTIONS if (data := build(facts))]
     page = page_engine().get_template("report.html.jinja")
     text = page.render(name=name, created=created, facts=facts, headline=_headline(facts), sections=drawn)
@@ -449,7 +446,7 @@ def _intervals(facts: Facts) -> bool:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Facts], Any]], ...] = (
     ("comparison", "Before and after", _comparison),
-    ("compression", "What compression cost and brought", lambda facts: compressed.section(facts.compression)),
+    ("compression", "What compression cost and brought", lambda facts: compressed.section(facts.scores.details)),
     ("lineage", "What it learnt, and what it kept", lambda facts: updated.section(facts.scores.details.get("lineage"))),
     ("unlabelled", "What unlabelled rows added", lambda facts: facts.scores.details.get("self_training")),
     ("advice", "What would help", _advice),

@@ -68,7 +68,7 @@ def leanings(task: Task, decoded: Sequence[Answered], unsure_N: Floats, labels: 
 
     Where answers have no scores for labels it is how unsure they are (N, 1).
     """
-    if not decoded or not decoded[0][2]:
+    if not labels or not decoded or not decoded[0][2]:
         return np.asarray(unsure_N, dtype=np.float32)[:, None]
     chances_NL = np.array([[scores[label] for label in labels] for _, _, scores in decoded], dtype=np.float32)
     if task.target_kind == "labels":

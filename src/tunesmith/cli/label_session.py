@@ -203,7 +203,7 @@ def _read(prompt: str, *, one_key: bool = False) -> str | None:
         if begun is None:
             return input(prompt)
         is_whole = begun.endswith(("\r", "\n")) or begun.isdecimal() or begun in COMMANDS
-        if begun in {"", "\x04"}:
+        if begun in {"", "\x04", "\0"}:  # the end of what is typed; 0 where it was typed ahead
             return None
         return begun.strip("\r\n") if is_whole else begun + input()
     except (EOFError, KeyboardInterrupt):
@@ -222,7 +222,7 @@ def _read_key(prompt: str) -> str | None:
     handle = sys.stdin.fileno()
     before = termios.tcgetattr(handle)
     try:
-        tty.setcbreak(handle)
+        tty.setcbreak(handle, termios.TCSADRAIN)  # what was typed ahead stays
         key = os.read(handle, 1024).decode("utf-8", "replace")  # one key, or what was pasted
     finally:
         termios.tcsetattr(handle, termios.TCSADRAIN, before)

@@ -36,7 +36,7 @@ _POOL = {  # option -> its kind, what it means
     "batch_rows": (int, "most inputs in a batch (default 16)"),
     "queue_rows": (int, "inputs that may wait; beyond, requests get 429 (default 512)"),
     "streams": (int, "answers that one worker writes piece by piece at once (default 2)"),
-    "hang_seconds": (float, "time for a batch, after which its worker is replaced (default 60)"),
+    "hang_seconds": (float, "time for a batch, after which its worker is replaced (default 20)"),
     "recycle_requests": (int, "batches after which a worker is replaced (default 0: never)"),
     "recycle_mib": (int, "memory above which a worker is replaced, MiB (default 0: never)"),
     "follow_seconds": (float, "how often the registry is looked at (default 1)"),

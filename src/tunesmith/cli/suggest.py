@@ -110,7 +110,7 @@ def _simulate(options: argparse.Namespace, output: Output) -> int:
                 **{"seed": options.seed, "columns": options.columns, "text": options.text, **read_sets(options.set)},
             )
         except Stopped as stopped:
-            stopped.where, stopped.do = options.simulate, "start again: what was measured so far is lost"
+            stopped.where, stopped.do = options.simulate, "go on after the last whole round with the same command"
             raise
     output.document(found)
     output.show(curve_lines(found))

@@ -214,7 +214,7 @@ def plan_lines(
     rejected = f", {len(inspection.rejected):,} not usable" if inspection.rejected else ""
     cut_short = f"; {data['cut']:,} training texts are longer and will be cut" if data["cut"] else ""
     labels = ", ".join(cut(label, 16) for label in plan.labels[:6]) + (", ..." if len(plan.labels) > 6 else "")
-    copies = f" and {made['rows']:,} copies" if (made := data.get("augmented")) else ""
+    copies = f" and {made['rows']:,} copies" if (made := data.get("augmented")) and made["rows"] else ""
     answers = [("labels", f"{len(plan.labels)}: {labels}")] if plan.labels else []
     rows = (
         ("data", f"{inspection.path}: {inspection.rows:,} rows{rejected}"),

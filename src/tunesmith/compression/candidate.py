@@ -12,7 +12,6 @@ from tunesmith.bundle.load import Bundle
 from tunesmith.errors import DataProblem, PlanProblem
 from tunesmith.methods import METHODS, find_method
 from tunesmith.training.job import Job
-from tunesmith.training.memo import Memo
 from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import Recipe, make_recipe, read_recipe
 from tunesmith.training.teaching import why_no_teacher
@@ -46,7 +45,7 @@ class Workshop:
     show: Show = drain
     say: Callable[[str], None] = lambda text: None
     stop_signal: Callable[[], int] = lambda: 0
-    memo: Memo = field(default_factory=Memo)
+    remarks: list[str] = field(default_factory=list)  # what the person should know; grows with each job
 
     def job(self, base: str | Path, what: str, **changes: Any) -> Job:
         """Make a run ready that learns from the parent.
@@ -60,13 +59,9 @@ class Workshop:
             DataProblem: The rows are not those of the parent any more.
         """
         recipe = self._recipe(str(base), **changes)
-        job = prepare(recipe, memo=self.memo)
-        if job.intake.splits.fingerprint != self.parent.plan.data["fingerprint"]:
-            raise DataProblem(
-                "the rows that this run was trained on have changed since",
-                where=str(self.parent.plan.data["files"]),
-                do="put the files back as they were, or train again",
-            )
+        job = prepare(recipe)
+        _demand_same_rows(self.parent, job)
+        self.remarks.extend(one for one in job.remarks if one not in self.remarks)
         job.plan = dataclasses.replace(job.plan, base=what, parent=self.parent.id)
         job.teacher_folder, job.name = self.folder / "teacher", self.name
         return job
@@ -79,6 +74,21 @@ class Workshop:
         if why_no_teacher(self.parent.task) is None:
             values |= {"teacher": str(self.parent.path.absolute()), "unlabelled": self.unlabelled}
         return make_recipe({**values, **changes, **self.settings})
+
+
+def _demand_same_rows(parent: Bundle, job: Job) -> None:
+    """Refuse other rows than the parent's; one that learnt from more rows than its files have is told of."""
+    planned = parent.plan.data
+    if job.intake.splits.fingerprint == planned["fingerprint"]:
+        return
+    files = {part: file["sha256"] for part, file in planned["files"].items() if part in job.intake.files}
+    if files != {part: file["sha256"] for part, file in job.intake.files.items()}:
+        raise DataProblem(
+            "the rows that this run was trained on have changed since",
+            where=", ".join(str(file["path"]) for file in planned["files"].values()),
+            do="put the files back as they were, or train again",
+        )
+    job.remarks.append("the run learnt from other rows besides those of its files; the smaller model has these alone")
 
 
 def demand_compressible(bundle: Bundle, unlabelled: str) -> None:

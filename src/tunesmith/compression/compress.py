@@ -117,9 +117,18 @@ def compress(
     records = _measuring_rows(parent, wishes.data)
     with _workspace(out) as folder:
         say(f"measuring the run on {len(records):,} rows")
-        scale, remarks = Scale(parent, records), []
-        shop = Workshop(parent, folder, out.name, wishes.unlabelled, wishes.settings, show, say, stop_signal)
-        made = parent
+        scale = Scale(parent, records)
+        shop = Workshop(
+            parent,
+            folder,
+            out.name,
+            unlabelled=wishes.unlabelled,
+            settings=wishes.settings,
+            show=show,
+            say=say,
+            stop_signal=stop_signal,
+        )
+        made, remarks = parent, shop.remarks
         if wishes.distill:
             made = distil(shop, wishes.distill)
             scale.weigh(made, f"distilled ({wishes.distill})" if blocks_asked(wishes.distill) else "distilled")
@@ -135,14 +144,11 @@ def compress(
         say("measuring speed")
         steps = scale.timed()
         is_kept = within(steps, wishes.tolerance)
-        asked = dataclasses.asdict(wishes)
         command = f"tunesmith compress {shlex.quote(parent.name)} {wishes.command}".rstrip()
-        write_lineage(made.path, parent, steps, command=command, asked=asked, remarks=remarks)
+        write_lineage(made.path, parent, steps, command=command, asked=dataclasses.asdict(wishes), remarks=remarks)
         target = out if is_kept else _aside(out)
         _put(made.path, target)
-    return Compression(
-        parent.path, target, is_kept, scale.metric, wishes.tolerance, tuple(steps), tuple(dict.fromkeys(remarks))
-    )
+    return Compression(parent.path, target, is_kept, scale.metric, wishes.tolerance, tuple(steps), tuple(remarks))
 
 
 def too_lossy(made: Compression) -> PlanProblem:

@@ -15,10 +15,11 @@ from tunesmith.bundle.compressed import FILE, FORMAT
 from tunesmith.bundle.exported import FOLDER as EXPORTS
 from tunesmith.bundle.load import Bundle
 from tunesmith.bundle.report import render_report
+from tunesmith.bundle.updated import FILE as UPDATES
 from tunesmith.compression.measured import Step, as_table
 from tunesmith.models.find import hash_file
 from tunesmith.training.folder import WORKING, Log
-from tunesmith.types import Inspection, Plan, from_json
+from tunesmith.types import Gain, Inspection, Plan, from_json
 
 _LEFT_OUT = {*WORKING, EXPORTS, "evaluations", MANIFEST, FILE}
 
@@ -102,12 +103,13 @@ def _report(folder: Path, content: Mapping[str, Any]) -> None:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         return found if kind is None or found is None else from_json(kind, found)
 
-    from tunesmith.types import Gain
-
     gain = read("gain.json", Gain)
+    details = {**gain.after.details, "compression": content}
+    if lineage := read(UPDATES):
+        details["lineage"] = lineage
     report = render_report(
         name=str(read("bundle.json")["name"]),
-        scores=gain.after,
+        scores=dataclasses.replace(gain.after, details=details),
         gain=gain,
         plan=read("plan.json", Plan),
         events=tuple(Log(folder).read()),
@@ -116,7 +118,6 @@ def _report(folder: Path, content: Mapping[str, Any]) -> None:
         created=str(content["created"]),
         speed=read("speed.json"),
         attempts=read("attempts.json") or (),
-        compression=content,
     )
     write_file(folder / "report.html", report)
 

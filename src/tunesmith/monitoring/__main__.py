@@ -16,7 +16,7 @@ from tunesmith.monitoring.reference import Reference, empty_reference, reference
 
 def main(run: str, path: str) -> int:
     """Make and write it; give the exit status. What went wrong goes to stderr in one line."""
-    os.nice(10)
+    os.nice(5)
     try:
         bundle = load(run, threads=1)
         try:

@@ -269,7 +269,12 @@ def calibrate_domain(
         if not rest():
             return None
     means, spreads = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)
-    return Null((len(inputs), len(window)), (float(means[0]), float(spreads[0])), (float(means[1]), float(spreads[1])))
+    return Null(
+        rows=(len(inputs), len(window)),
+        auc=(float(means[0]), float(spreads[0])),
+        novelty=(float(means[1]), float(spreads[1])),
+        permutations=permutations,
+    )
 
 
 def shares_of(counts_N: npt.NDArray[np.integer], names: Sequence[str]) -> Mapping[str, float]:

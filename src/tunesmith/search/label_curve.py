@@ -5,6 +5,7 @@ test rows; each round trains anew on all labels revealed so far. Where a method 
 states are computed once for all rounds of all seeds.
 
 runs/reviews-labels/
+  rounds.jsonl                 what is done so far; removed at the end
   result.json, report.html
 """
 
@@ -34,7 +35,9 @@ from tunesmith.bundle.worth_labelling import (
 from tunesmith.data.store import choose
 from tunesmith.errors import PlanProblem
 from tunesmith.metrics import goodness
+from tunesmith.models.find import find_base, key_of
 from tunesmith.search.label_bench import Bench, demand_method, settings_of
+from tunesmith.search.label_rounds import FILE, Round, Rounds
 from tunesmith.training import folder as run_folder
 from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.job import Job
@@ -43,6 +46,15 @@ from tunesmith.types import Difference, Event, Scores, Splits
 
 CHANCE = "chance"
 _QUICK: dict[str, Any] = {"method": "top-layers", "top_layers": 1}
+_ELSEWHERE = (
+    "data",
+    "valid",
+    "test",
+    "model",
+    "out",
+    "threads",
+    "track",
+)  # keys that are compared by what they lead to
 _LEAST_VALID = 100  # validation rows that are used, unless more are revealed at the start
 _MOST_POOL = 20_000  # rows whose labels are hidden; a sample of larger files
 
@@ -101,6 +113,8 @@ def simulate(
 ) -> LabelCurve:
     """Draw the learning curve of chosen rows and of rows by chance.
 
+    Rounds that an earlier call with the same `out` has done are taken as they are.
+
     Args:
         path: A labelled file.
         by: As for `suggest`.
@@ -115,7 +129,7 @@ def simulate(
 
     Raises:
         PlanProblem: The numbers do not fit the data, or the task cannot say how sure it is.
-        Stopped: `stop_signal` said so; nothing is kept.
+        Stopped: `stop_signal` said so; the same call goes on after the last round that was done.
     """
     started = time.perf_counter()
     first = per_round if start is None else start
@@ -127,13 +141,14 @@ def simulate(
     rows = take_in(recipe)
     demand_by(by, rows.task)
     rows = _small(rows, first, rounds * per_round, recipe)
-    folder = _folder(recipe)
+    folder, sizes = _folder(recipe), (first, rounds, per_round)
+    done, say = Rounds(folder, _key(recipe, rows, by, sizes)), _teller(on_event, started)
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as states:
         bench = Bench(recipe, rows, Path(states), stop_signal=stop_signal)
         numbers = tuple(recipe.seed + step for step in range(seeds))
-        found = [_one_seed(bench, seed, by, (first, rounds, per_round), on_event, started) for seed in numbers]
+        found = [_one_seed(bench, seed, by, sizes, done=done, say=say) for seed in numbers]
         everything = bench.train(range(len(rows.splits.train)), recipe.seed)
-        on_event(_note(started, f"all {len(rows.splits.train):,} labels: {everything.scores.value:.3f}"))
+        say(f"all {len(rows.splits.train):,} labels: {everything.scores.value:.3f}")
     curve = LabelCurve(
         folder=folder,
         data=str(path),
@@ -144,8 +159,8 @@ def simulate(
         by=by,
         seeds=numbers,
         rows={"pool": len(rows.splits.train), "valid": len(rows.splits.valid), "test": len(rows.splits.test)},
-        points=_points([one for one, _ in found]),
-        differences=_mean_differences([each for _, each in found]),
+        points=_points(by, sizes, found),
+        differences=_mean_differences([[one.difference for one in each if one.difference] for each in found]),
         everything=everything.scores,
         seconds=time.perf_counter() - started,
     )
@@ -153,13 +168,22 @@ def simulate(
 
     write_json(folder / "result.json", curve)
     write_file(folder / "report.html", render_curve(curve))
+    done.forget()
     return curve
 
 
 def _folder(recipe: Recipe) -> Path:
+    """Give the folder; one that an earlier call has begun is gone on with."""
     stem = Path(recipe.data).name.removesuffix(".gz")
-    stem = stem.removesuffix(Path(stem).suffix) or "run"
-    return run_folder.new_folder(recipe.out, f"{stem}-labels", "suggest --simulate")
+    name = f"{stem.removesuffix(Path(stem).suffix) or 'run'}-labels"
+    path = Path(recipe.out).expanduser() if recipe.out else Path("runs") / name
+    return path if (path / FILE).is_file() else run_folder.new_folder(recipe.out, name, "suggest --simulate")
+
+
+def _key(recipe: Recipe, rows: Intake, by: str, sizes: tuple[int, int, int]) -> str:
+    """Give a hash over all that decides the rounds of a seed: files by what is in them."""
+    settings = {name: str(value) for name, value in vars(recipe).items() if name not in _ELSEWHERE}
+    return key_of(rows.splits.fingerprint, find_base(recipe.model).sha256, settings, by, sizes)
 
 
 def _small(rows: Intake, first: int, more: int, recipe: Recipe) -> Intake:
@@ -186,35 +210,44 @@ def _small(rows: Intake, first: int, more: int, recipe: Recipe) -> Intake:
 
 
 def _one_seed(
-    bench: Bench, seed: int, by: str, sizes: tuple[int, int, int], on_event: OnEvent, started: float
-) -> tuple[dict[str, list[tuple[int, float]]], list[Difference]]:
-    """Reveal labels round by round, both ways; give (labels, score) of each way and the differences."""
+    bench: Bench, seed: int, by: str, sizes: tuple[int, int, int], *, done: Rounds, say: Callable[[str], None]
+) -> list[Round]:
+    """Reveal labels round by round, both ways; rounds that are done already are taken as they are."""
     first, rounds, per_round = sizes
     task, train, test = bench.rows.task, bench.rows.splits.train, bench.rows.splits.test
     chance = random.Random(f"{seed}/labels")
     begin = first_rows(task.labels_of, train, first, chance)
     left = [place for place in range(len(train)) if place not in set(begin)]
     chance.shuffle(left)
-    at_start = bench.train(begin, seed)
-    on_event(_note(started, f"seed {seed}, {first:,} labels: {at_start.scores.value:.3f}"))
-    curves = {name: [(first, at_start.scores.value)] for name in (by, CHANCE)}
-    chosen, last, differences = list(begin), at_start, list[Difference]()
-    for number in range(1, rounds + 1):
-        hidden = [place for place in range(len(train)) if place not in set(chosen)]
-        chosen += _picked(bench, last.job, hidden, chosen, by=by, count=per_round, seed=seed)
-        last = bench.train(sorted(chosen), seed)
-        other = bench.train(sorted([*begin, *left[: number * per_round]]), seed)
-        labels, metric = len(chosen), last.scores.main
-        curves[by].append((labels, last.scores.value))
-        curves[CHANCE].append((labels, other.scores.value))
-        differences.append(task.difference(test, last.values, other.values, metric=metric, seed=seed))
-        words = f"{by} {last.scores.value:.3f}, {CHANCE} {other.scores.value:.3f}"
-        on_event(_note(started, f"seed {seed}, {labels:,} labels: {words}"))
-    return curves, differences
+    chosen, last = list(begin), None
+    found = []
+    for number in range(rounds + 1):
+        one = done.find(seed, number)
+        if one is None and number == 0:
+            last = bench.train(begin, seed)
+            one = done.keep(Round(seed, 0, last.scores.main, last.scores.value, last.scores.value))
+        elif one is None:
+            last = last or bench.train(sorted(chosen), seed)  # it was trained by a call that was stopped
+            hidden = [place for place in range(len(train)) if place not in set(chosen)]
+            added = _picked(bench, last.job, hidden, chosen, by=by, count=per_round, seed=seed)
+            last = bench.train(sorted([*chosen, *added]), seed)
+            other = bench.train(sorted([*begin, *left[: number * per_round]]), seed)
+            metric, scores = last.scores.main, (last.scores.value, other.scores.value)
+            difference = task.difference(test, last.values, other.values, metric=metric, seed=seed)
+            one = done.keep(Round(seed, number, metric, *scores, tuple(added), difference))
+        chosen += one.added
+        found.append(one)
+        say(_in_words(one, by, len(chosen)))
+    return found
 
 
-def _note(started: float, text: str) -> Event:
-    return Event("note", time.perf_counter() - started, text=text)
+def _in_words(one: Round, by: str, labels: int) -> str:
+    scores = f"{by} {one.chosen:.3f}, {CHANCE} {one.chance:.3f}" if one.number else f"{one.chosen:.3f}"
+    return f"seed {one.seed}, {labels:,} labels: {scores}"
+
+
+def _teller(on_event: OnEvent, started: float) -> Callable[[str], None]:
+    return lambda text: on_event(Event("note", time.perf_counter() - started, text=text))
 
 
 def first_rows(
@@ -254,12 +287,13 @@ def _picked(
     return [hidden[place] for place in places]
 
 
-def _points(found: Sequence[Mapping[str, Sequence[tuple[int, float]]]]) -> tuple[Point, ...]:
+def _points(by: str, sizes: tuple[int, int, int], found: Sequence[Sequence[Round]]) -> tuple[Point, ...]:
     """Put the curves of all seeds together."""
+    first, rounds, per_round = sizes
     return tuple(
-        Point(by, labelled, tuple(one[by][place][1] for one in found))
-        for by in found[0]
-        for place, (labelled, _) in enumerate(found[0][by])
+        Point(way, first + number * per_round, tuple(getattr(each[number], name) for each in found))
+        for way, name in ((by, "chosen"), (CHANCE, "chance"))
+        for number in range(rounds + 1)
     )
 
 

@@ -212,6 +212,8 @@ class Crew:
         for key in list(worker.loading):  # models are loaded one after the other: the first one was at work
             self._note_load_death(key)
             break
+        for key, wish in self._wishes.items():  # those that are left may all have it
+            self._note_loaded(key, wish)
         was_asked_to_leave = worker.is_leaving and worker.is_idle
         if not self._is_closed and not was_asked_to_leave:
             is_young = time.monotonic() - worker.born < _IS_OLD_SECONDS and not worker.batches
@@ -262,11 +264,16 @@ class Crew:
             worker.has.add(key)
             worker.failed.pop(key, None)
             wish.facts = {**message["facts"], "seconds": message["seconds"]}
-            others = [other for other in self.workers if other.line is not None and not other.is_leaving]
-            if not wish.done.done() and not any(key in other.loading for other in others):
-                wish.done.set_result(wish.facts)
+            self._note_loaded(key, wish)
         self._note_ready(worker)
         self._owner.free()
+
+    def _note_loaded(self, key: str, wish: _Wish) -> None:
+        """Tell whoever waits for a model that every worker that runs has it."""
+        others = [other for other in self.workers if other.line is not None and not other.is_leaving]
+        is_everywhere = wish.facts is not None and not any(key in other.loading for other in others)
+        if is_everywhere and any(key in other.has for other in others) and not wish.done.done():
+            wish.done.set_result(wish.facts or {})
 
     def _note_ready(self, worker: Worker) -> None:
         if worker.is_ready or worker.line is None or worker.loading or not self._wishes:

@@ -63,6 +63,7 @@ class Slot:
     state: Literal["loading", "ready", "failed"] = "loading"
     reason: str = ""  # why it failed, or why the newest change was not made
     stamp: str = ""  # of the registry's pointer when it was last obeyed
+    looks_left: int = -1  # at the registry, before what could not be loaded is tried again; below 0: nothing is
 
     @property
     def name(self) -> str:

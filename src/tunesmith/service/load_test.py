@@ -148,6 +148,14 @@ class _Connection:
                 self._line[1].close()
             self._line = None
 
+    async def end(self) -> None:
+        """Close it, and wait until it is."""
+        line = self._line
+        self.close()
+        if line is not None:
+            with contextlib.suppress(OSError):
+                await line[1].wait_closed()
+
 
 def _contents(target: Target) -> list[bytes]:
     return [json.dumps({"inputs": [given]}, ensure_ascii=False).encode() for given in target.inputs]
@@ -166,7 +174,7 @@ async def ask_closed(target: Target, *, clients: int, seconds: float, name: str 
             place += clients
             if status == 429 or isinstance(status, str):  # one that is refused waits before it asks again
                 await asyncio.sleep(0.05)
-        connection.close()
+        await connection.end()
 
     await asyncio.gather(*(client(number) for number in range(clients)))
     return counts.stage(name)
@@ -207,8 +215,7 @@ async def ask_open(target: Target, *, rate: float, seconds: float, name: str = "
     await asyncio.gather(*tasks)
     if unsent:  # neither the service nor these clients kept up
         counts.failed["not sent"] += unsent
-    for connection in idle:
-        connection.close()
+    await asyncio.gather(*(connection.end() for connection in idle))
     return counts.stage(name)
 
 

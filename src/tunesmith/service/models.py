@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tunesmith.bundle.registry import Registry, Version
 
 Tell = Callable[[str, Mapping[str, Any]], None]
-_LAST_TRIES = 3  # in a row to read a registry, before what is wrong is told once more
+_TELL_EACH = 60  # times in a row that a registry cannot be read, before that is told once more
+_TRY_AGAIN_AFTER = 60  # looks at the registry, before a version that could not be loaded is tried again
 _WAIT_FOR_LAST_SECONDS = 0.02
 
 
@@ -33,6 +34,7 @@ class Models:
         settings: Of the pool.
         crew: The workers.
         tell: Takes what happens, for the log.
+        forget: Called with the key of a version that is gone.
         alarms: Gives the alerts that stand against a version (name, bundle id); None where nobody watches.
     """
 
@@ -42,10 +44,13 @@ class Models:
         crew: Crew,
         *,
         tell: Tell,
+        forget: Callable[[str], None],
         alarms: Callable[[str, str], Sequence[str]] | None = None,
     ) -> None:
         self.slots: dict[str, Slot] = {}
-        self._settings, self._crew, self._tell, self._alarms = settings, crew, tell, alarms
+        self._settings, self._crew, self._tell, self._alarms, self._forget = settings, crew, tell, alarms, forget
+        self._looked_at: set[str] = set()  # names whose registry is being obeyed
+        self._faults: dict[str, int] = {}  # name -> times in a row that its registry could not be read
         self._numbers = itertools.count(1)
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,26 +188,33 @@ class Models:
             while deployed.in_flight:
                 await asyncio.sleep(_WAIT_FOR_LAST_SECONDS)
             self._crew.drop(deployed.key)
+            self._forget(deployed.key)
 
         self._keep(wait())
 
     async def _follow(self) -> None:
-        """Obey each registry's pointer, and judge canaries."""
-        faults: dict[str, int] = {}
+        """Obey each registry's pointer, and judge canaries; one name that takes long keeps no other waiting."""
         while True:
-            for slot in list(self.slots.values()):
-                try:
-                    if slot.served.registry is not None:
-                        await self._obey(slot)
-                    faults.pop(slot.name, None)
-                except (TunesmithError, OSError) as error:
-                    faults[slot.name] = faults.get(slot.name, 0) + 1
-                    slot.state = "failed" if slot.live is None else slot.state
-                    slot.reason = str(getattr(error, "what", "the registry cannot be read"))
-                    if faults[slot.name] % _LAST_TRIES == 1:
-                        self._tell("registry not read", {"model": slot.name, "type": type(error).__name__})
-                await self._judge(slot)
+            for slot in [one for one in self.slots.values() if one.name not in self._looked_at]:
+                self._looked_at.add(slot.name)
+                self._keep(self._look(slot))
             await asyncio.sleep(self._settings.follow_seconds)
+
+    async def _look(self, slot: Slot) -> None:
+        name = slot.name
+        try:
+            if slot.served.registry is not None:
+                await self._obey(slot)
+            self._faults.pop(name, None)
+            await self._judge(slot)
+        except (TunesmithError, OSError) as error:
+            self._faults[name] = self._faults.get(name, 0) + 1
+            slot.state = "failed" if slot.live is None else slot.state
+            slot.reason = str(getattr(error, "what", "the registry cannot be read"))
+            if self._faults[name] % _TELL_EACH == 1:
+                self._tell("registry not read", {"model": name, "type": type(error).__name__})
+        finally:
+            self._looked_at.discard(name)
 
     async def _judge(self, slot: Slot) -> None:
         if slot.canary is None or slot.live is None:
@@ -218,11 +230,12 @@ class Models:
         """Make what is loaded what the registry's pointer says."""
         registry = self._registry(slot)
         stamp = await asyncio.to_thread(registry.stamp, slot.name)
-        if stamp == slot.stamp:
+        slot.looks_left -= 1
+        if stamp == slot.stamp and slot.looks_left != 0:
             return
         traffic = await asyncio.to_thread(registry.traffic, slot.name)
         async with self._lock(slot.name):
-            slot.stamp = stamp  # also where a load fails: a broken version is not loaded again every second
+            slot.stamp, slot.looks_left = stamp, -1  # also where a load fails: it is not tried again at each look
             if traffic.live is None:
                 slot.state, slot.reason = "failed", "no version of it is live in the registry"
                 return
@@ -233,6 +246,7 @@ class Models:
                 slot.canary_share = traffic.canary_share if slot.canary is not None else 0.0
                 await self._beside(slot, "shadow", traffic.shadow)
             except LoadProblem as problem:
+                slot.looks_left = _TRY_AGAIN_AFTER
                 slot.state = "failed" if slot.live is None else slot.state
                 self._note_problem(slot, problem)
 

@@ -12,6 +12,7 @@ from tunesmith.service.limits import RateLimit
 from tunesmith.service.logs import Log
 from tunesmith.service.meters import Meters
 from tunesmith.service.problems import HttpProblem
+from tunesmith.service.refusals import NotReady
 from tunesmith.service.settings import Settings
 from tunesmith.service.watching import Watcher
 
@@ -59,3 +60,17 @@ class Parts:
                 do="start it without --no-keep",
             )
         return self.keeper
+
+    def ready_model(self, name: str) -> ServedModel:
+        """Give a model that answers now: only then it is known what it can be asked.
+
+        Raises:
+            HttpProblem: 404.
+            NotReady: It loads, or could not be loaded.
+        """
+        found = self.model(name)
+        if found.state == "ready":
+            return found
+        if found.state == "loading":
+            raise NotReady("this model is being loaded", do="ask again in a moment", retry_after=1.0)
+        raise NotReady("this model could not be loaded", do="tell the operator", retry_after=60.0)

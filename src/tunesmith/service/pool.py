@@ -94,7 +94,7 @@ class Pool:
         modules = modules_for([run for one in served if (run := run_of(one)) is not None])
         lines = lines_of(self.settings.kind, threads=self.settings.threads, modules=modules)
         self._crew = Crew(self.settings, lines, self, tell=self._tell)
-        self._models = Models(self.settings, self._crew, tell=self._tell, alarms=alarms)
+        self._models = Models(self.settings, self._crew, tell=self._tell, forget=self._forget, alarms=alarms)
         self._requests: set[_Request] = set()
         self._running: dict[int, Running] = {}
         self._numbers = itertools.count(1)
@@ -297,6 +297,11 @@ class Pool:
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
+    def _forget(self, key: str) -> None:
+        """Forget what was learnt of a version that is gone."""
+        self._characters.pop(key, None)
+        self._batcher.forget(key)
+
     def _tokens(self, key: str, given: Input) -> int:
         """Give about how many tokens an input has."""
         text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)
@@ -354,9 +359,11 @@ class Pool:
 
     def _patience(self, batch: Batch) -> float:
         """Give after how many seconds a batch counts as hung: writing may take as long as its requests allow."""
-        request = batch.rows[0].request
+        request, limits = batch.rows[0].request, self.settings.limits
         if batch.rows[0].is_stream or not request.deployed.facts.get("can_stream"):
-            return self.settings.hang_seconds
+            return self.settings.hang_seconds * max(
+                1.0, batch.tokens / limits.batch_tokens
+            )  # one long text is no fault
         longest: float = max(row.request.seconds for row in batch.rows)
         return max(self.settings.hang_seconds, longest + _STREAM_SECONDS)
 

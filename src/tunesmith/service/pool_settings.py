@@ -86,7 +86,8 @@ class PoolSettings:
     device: str = "auto"  # for torch: cpu, cuda, or what is there
     limits: Limits = field(default_factory=Limits)
     streams: int = 2  # answers that one worker writes piece by piece at once
-    hang_seconds: float = 60.0  # a batch, or the next piece of a stream, after which a worker is replaced
+    hang_seconds: float = 20.0  # of a batch, or for a stream's next piece, after which a worker is replaced; below
+    # the time that a request has, so that what was batched with the culprit can be asked again
     load_seconds: float = 600.0
     recycle_requests: int = 0  # batches after which a worker is replaced; 0: never
     recycle_mib: int = 0  # memory above which it is replaced; 0: never

@@ -54,7 +54,7 @@ class Consolidation:
         fisher = load_file(path)
         return {name: (fisher[name].float(), values[name].float()) for name in fisher if name in values}
 
-    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def __call__(self, model: nn.Module, batch: Batch, seen: Sequence[torch.Tensor] = ()) -> torch.Tensor:
         """Give the loss, times the rows of the batch: the task's own is a sum over them too."""
         rows = len(next(iter(batch.values())))
         total = torch.zeros((), device=next(model.parameters()).device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,11 @@ from tunesmith.models.find import weight_files
 from tunesmith.tasks import Task
 from tunesmith.training.consolidation import Consolidation
 from tunesmith.training.intake import Intake
-from tunesmith.training.learning import Batch
+from tunesmith.training.learning import Batch, Beside
 from tunesmith.training.recipe import Recipe
 from tunesmith.types import Plan, Record
 
 _SHOWN_ROWS = 64  # rows of a new label whose states start its row of the output layer
-
-Beside = Callable[[nn.Module, Batch], torch.Tensor]
-"""A loss that is added to the task's own, summed over the rows of the batch like it."""
 
 
 @dataclass(frozen=True)
@@ -205,23 +202,27 @@ class Distillation:
     def _teacher(self) -> nn.Module:
         from tunesmith.models.build import build_model, read_config
 
-        model = build_model(self.folder, self.task.model_class(read_config(self.folder)))
+        with torch.random.fork_rng(devices=[]):  # building seeds the generator, and a step's draws go on after it
+            model = build_model(self.folder, self.task.model_class(read_config(self.folder)))
         return model.eval().requires_grad_(False)
 
-    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Give the loss, summed over the rows of the batch."""
-        from torch.nn import functional
-
+    def __call__(self, model: nn.Module, batch: Batch, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Give the loss, summed over the rows of the batch; the mean over the passes where there are several."""
         task: Any = self.task
         teacher = self._teacher.to(next(model.parameters()).device)
         with torch.no_grad():
             old_NL, labels = task.labelled_logits(teacher, batch)
-        now_NL, _ = task.labelled_logits(model, batch)
-        now_NL, old_NL = now_NL[:, : self.known].float(), old_NL[:, : self.known].float()
-        if labels.is_floating_point():
+        is_binary, old_NL = labels.is_floating_point(), old_NL[:, : self.known].float()
+        usable = [logits for logits in seen if logits.ndim == 2 and logits.shape[1] >= self.known]
+        passes = usable or [task.labelled_logits(model, batch)[0]]  # a task may answer by more than its model's logits
+        return sum(self._apart(one[:, : self.known].float(), old_NL, is_binary) for one in passes) / len(passes)
+
+    def _apart(self, now_NL: torch.Tensor, old_NL: torch.Tensor, is_binary: bool) -> Any:
+        from torch.nn import functional
+
+        if is_binary:
             loss = functional.binary_cross_entropy_with_logits(now_NL, old_NL.sigmoid(), reduction="sum")
             return self.weight * loss / self.known
-        softened = (logits / self.temperature for logits in (now_NL, old_NL))
-        now_NL, old_NL = (logits.log_softmax(1) for logits in softened)
+        now_NL, old_NL = ((logits / self.temperature).log_softmax(1) for logits in (now_NL, old_NL))
         loss = functional.kl_div(now_NL, old_NL, log_target=True, reduction="sum")
         return self.weight * self.temperature**2 * loss

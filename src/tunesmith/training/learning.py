@@ -6,7 +6,7 @@ Letters: N units, L labels.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,10 @@ from tunesmith.tasks.losses import LossShape, divergence, plain_loss, shaped_los
 from tunesmith.training.augmentation.mixup import Mixed
 
 Batch = Mapping[str, torch.Tensor]
+Beside = Callable[[nn.Module, Batch, Sequence[torch.Tensor]], torch.Tensor]
+"""A loss that is added to the task's own and summed over the same rows: of the model, the batch, and what the model
+gave for it in each pass that the task's loss has made."""
+
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
@@ -111,12 +115,21 @@ class WithBeside:
     """What is learnt, and a second loss that is added to it and not reported."""
 
     criterion: Criterion
-    beside: Callable[[nn.Module, Batch], torch.Tensor]
+    beside: Beside
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Give both losses to learn from, and the plain first one to report."""
-        loss, plain = self.criterion(model, batch)
-        return loss + self.beside(model, batch), plain
+        seen: list[torch.Tensor] = []
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            seen.append(getattr(output, "logits", output))
+
+        hook = model.register_forward_hook(note)
+        try:
+            loss, plain = self.criterion(model, batch)
+        finally:
+            hook.remove()
+        return loss + self.beside(model, batch, seen), plain
 
 
 def criterion_of(task: Any, options: Mapping[str, Any]) -> Criterion:

@@ -245,6 +245,8 @@ def prepare_self_training(recipe: Recipe, *, folder: Path | None = None) -> Self
     whole = dataclasses.replace(first.recipe, unlabelled=recipe.unlabelled)
     found = SelfTraining(whole, first, rows, sha256, memo, folder=folder, is_resumed=folder is not None)
     found.remarks = [*first.remarks, f"the plan is of the first round; {Path(recipe.unlabelled).name} is read after it"]
+    if recipe.track:
+        found.remarks.append("the events of self-training are sent to no tracker")
     if reason := why_not_weighed(first.intake.task):
         found.remarks.append(f"pseudo_weight is left aside, added rows count as much as labelled ones: {reason}")
     return found

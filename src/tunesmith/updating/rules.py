@@ -67,17 +67,20 @@ def finite(trial: Trial) -> Rule:
 
 
 def not_finite(bundle: Bundle) -> list[str]:
-    """Give the names of the tensors of a bundle that hold NaN or an infinity."""
+    """Give the names of the tensors of a bundle that hold NaN or an infinity, and of files that cannot be read."""
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     names = []
     for path in weight_files(bundle.path):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                tensor = file.get_tensor(name)
-                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                    names.append(name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                    tensor = file.get_tensor(name)
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        names.append(name)
+        except (SafetensorError, OSError, ValueError):
+            names.append(f"{path.name}, which cannot be read,")
     return names
 
 

@@ -145,7 +145,8 @@ def test_a_kill_after_any_statement_leaves_a_whole_version(url, start, to):
     assert last > 5
 
 
-def test_a_kill_in_the_middle_of_an_upgrade_leaves_the_version_before(url):
+def test_a_kill_in_the_middle_of_an_upgrade_leaves_the_version_before(tmp_path):
+    url = f"sqlite:///{tmp_path}/feedback.sqlite"
     migrate(url, 2)
     done = killed_at(url, 3, 2)
     assert done.returncode == -9, done.stderr

@@ -60,6 +60,9 @@ def test_the_plan_counts_them(job, toy_options):
     said = "\n".join(job.remarks)
     assert f"augment delete: {account[0].rows} copies of training rows" in said
     assert f"'{account[0].samples[0][0]}' -> '{account[0].samples[0][1]}'"[:50] in said
+    mixed = job_of(toy_options, "mixup")
+    assert mixed.plan.data["augmented"]["rows"] == 0
+    assert "120 train, 45 valid" in render(plan_lines(mixed.plan, mixed.intake.inspection, (), base="toy"))
     assert "augmented" not in job_of(toy_options, "").plan.data
     assert "augment" not in job_of(toy_options, "").plan.options
 
@@ -159,6 +162,13 @@ def test_entities_cannot_be_translated(toy_options, tmp_path, name):
     assert _demand_fields(find_task(name), read_entries("delete,swap,synonyms")) == ("text",)
     with pytest.raises(PlanProblem, match="nobody knows where in them the entities stand"):
         _demand_fields(find_task(name), read_entries("back_translate:there=a:back=b"))
+
+
+@pytest.mark.parametrize("method", ["contrastive", "lora", "pet"])
+def test_methods_of_every_kind_learn_from_copies(toy_options, method):
+    job = job_of(toy_options, "delete:rows=0.5", method=method)
+    assert len(job.examples["train"]) == 120 + len(job.intake.made)
+    assert len(job.intake.made) > 40
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "few-shot", "meta"])

@@ -24,12 +24,9 @@ def insert_new(connection: Connection, table: Any, rows: Sequence[dict[str, Any]
     if not rows:
         return 0
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    new = 0
-    for row in rows:
-        statement = dialect.insert(table).values(**row).on_conflict_do_nothing()
-        done = connection.execute(statement, execution_options={"preserve_rowcount": True})
-        new += max(0, done.rowcount)
-    return new
+    statement = dialect.insert(table).on_conflict_do_nothing()
+    done = connection.execute(statement, list(rows), execution_options={"preserve_rowcount": True})
+    return max(0, done.rowcount)
 
 
 def erase(

@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from tunesmith.service.access import AnyKey
+from tunesmith.service.access import AnyKey, MayAdmin
 from tunesmith.service.answering import ServedModel
 from tunesmith.service.answers import json_response, parts_of
 from tunesmith.service.keys import Caller
+from tunesmith.service.problems import HttpProblem
 from tunesmith.service.schemas import ModelList, ModelShape
 
 
@@ -26,6 +27,21 @@ def add_routes(app: FastAPI) -> None:
     async def get_model(name: str, request: Request, caller: AnyKey) -> Response:
         """Give one served model."""
         return json_response(shape(parts_of(request).model(name), caller))
+
+    @app.get(
+        "/v1/models/{name:model}/monitor",
+        tags=["models"],
+        summary="What the monitor sees",
+        response_model=dict[str, Any],
+    )
+    async def monitor(name: str, request: Request, _: MayAdmin) -> Response:
+        """Give counts, drift scores, accuracy on feedback and alerts of the live version."""
+        parts = parts_of(request)
+        model = parts.model(name)
+        report = parts.watcher.report(model.name) if parts.watcher is not None else None
+        if report is None:
+            raise HttpProblem(404, "not_watched", "nothing was asked of this model yet, or it is not watched")
+        return json_response(report)
 
 
 def shape(model: ServedModel, caller: Caller) -> dict[str, Any]:

@@ -183,17 +183,11 @@ def _words(given: Input) -> str:
 
 
 def _causal(parts: Parts, name: str) -> ServedModel:
-    model = parts.answering.models().get(name)
-    if model is None:
-        raise HttpProblem(
-            404,
-            "model_not_found",
-            "no model of this name is served",
-            do="see GET /v1/models",
-            where="model",
-            param="model",
-        )
-    if model.state == "ready" and not model.is_causal:
+    if name not in parts.answering.models():
+        what, do = "no model of this name is served", "see GET /v1/models"
+        raise HttpProblem(404, "model_not_found", what, do=do, where="model", param="model")
+    model = parts.ready_model(name)
+    if not model.is_causal:
         raise _refused(
             "model", f"this model's task is {model.task}: it does not go on with texts", "ask it by :predict"
         )

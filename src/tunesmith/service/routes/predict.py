@@ -36,7 +36,7 @@ def add_routes(app: FastAPI) -> None:
         parts = parts_of(request)
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
         options = body.options.model_dump(exclude_none=True) if body.options else {}
-        asked = Asked(parts.model(name), inputs, options, caller, body.subject)
+        asked = Asked(parts.ready_model(name), inputs, options, caller, body.subject)
         if body.stream:
             started = time.perf_counter()
             return event_stream(_events(parts, asked, await pieces(parts, asked), started, request))

@@ -145,7 +145,8 @@ def copy_remarks(made: Made, records: Sequence[Record], fields: Sequence[str]) -
         for name in fields
         for character in str(record.fields.get(name, ""))
     )
-    if has_cjk and made.rows and find_cut() is None:
+    cuts = any(each.rows and each.kind != BACK_TRANSLATE and not each.settings.get("table") for each in made.account)
+    if has_cjk and cuts and find_cut() is None:
         said.append("augment takes each Chinese character for a word; with jieba installed (pip install jieba), words")
     return said
 

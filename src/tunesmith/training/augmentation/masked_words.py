@@ -10,7 +10,6 @@ Letters: B gaps, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 from collections import defaultdict
@@ -68,6 +67,7 @@ class Proposals:
     tokenizer: Any
     limit: int  # most tokens that the model reads
     least_letters: int = LEAST_LETTERS
+    words: dict[int, str] = field(default_factory=dict)  # what tokens were found to be so far
 
     def can_replace(self, word: str) -> bool:
         """Whether a word is worth replacing."""
@@ -126,7 +126,17 @@ class Proposals:
 
     def word_of(self, token: int) -> str:
         """Give the word that a token is; empty where it is a part of one, or none at all."""
-        return _word_of(self.tokenizer, token)
+        if token not in self.words:
+            self.words[token] = "" if token in self.tokenizer.all_special_ids else self._read(token)
+        return self.words[token]
+
+    def _read(self, token: int) -> str:
+        word = str(self.tokenizer.decode([token])).strip()
+        if not word.isalnum():
+            return ""
+        # A part of a word is written otherwise when it stands by itself, whatever mark the tokenizer has for that.
+        ends = self.tokenizer.tokenize(f"a {word}")[-1:]
+        return word if ends == [self.tokenizer.convert_ids_to_tokens(token)] else ""
 
     def replacement(self, gap: Gap) -> Edit | None:
         """Give the edit that a filled gap makes; None where nothing, or the word itself, was put there."""
@@ -134,17 +144,6 @@ class Proposals:
         if not word or word.lower() == gap.word.lower():
             return None
         return Edit(*gap.place, like_case(word, gap.word))
-
-
-@functools.lru_cache(maxsize=100_000)
-def _word_of(tokenizer: Any, token: int) -> str:
-    if token in tokenizer.all_special_ids:
-        return ""
-    word = tokenizer.decode([token]).strip()
-    if not word.isalnum():
-        return ""
-    # A part of a word is written otherwise when it stands by itself, whatever mark the tokenizer has for that.
-    return word if tokenizer.tokenize(f"a {word}")[-1:] == [tokenizer.convert_ids_to_tokens(token)] else ""
 
 
 def masked_words(

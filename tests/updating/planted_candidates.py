@@ -223,7 +223,7 @@ RULE = {  # the rule that has to block it, where it is one alone
     "long texts wrong": "group gap",
     "mistyped texts wrong": "mistyped texts",
     "byte flipped": "files",
-    "weights cut short": "files",
+    "weights cut short": "finite",
     "file lost": "files",
     "feedback poisoned": "agreement",
     "one person's thousand rows": "persons",
