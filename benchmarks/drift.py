@@ -230,6 +230,8 @@ def measure_world(make: Callable[[int], World], options: argparse.Namespace) -> 
             shifted(monitor, usual, strange, options.share, options.within, generator)
             for _ in range(options.runs // options.deals)
         ]
+        late = sum(count is None for count, _ in found)
+        print(f"deal {seed}: {false[-1]}; {len(found)} streams so far, {late} not found", file=sys.stderr, flush=True)
     counts = sorted(count for count, _ in found if count is not None)
     tests: dict[str, int] = {}
     for _, test in found:

@@ -117,3 +117,20 @@ def test_a_service_from_start_to_end(tmp_path):
     assert "everything that was accepted is answered" in said
     lines = Path(tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert any(json.loads(each)["event"] == "request" for each in lines)
+
+
+def test_every_option_in_the_page_on_serving_exists():
+    import argparse
+    import re
+
+    from tunesmith.cli import keys, serve
+
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    known = set()
+    for command in (serve, keys):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        known |= {flag for action in parser._actions for flag in action.option_strings}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
+    assert len(named) > 25
+    assert named <= known

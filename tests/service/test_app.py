@@ -320,6 +320,14 @@ def test_the_rows_of_one_person_are_deleted_even_while_they_wait(tmp_path):
     assert b"theirs" not in (tmp_path / "registry" / "feedback.sqlite").read_bytes()
 
 
+@pytest.mark.parametrize("subject", ["%1C", "%20", "%0A%09"])
+def test_a_subject_of_white_space_is_nobody(tmp_path, subject):
+    async def ask(service):
+        return await service.client.delete(f"/v1/subjects/{subject}")
+
+    assert is_refused(with_service(tmp_path, ask, keep=True), 422)
+
+
 def test_rows_to_label_are_those_nobody_spoke_of(tmp_path):
     async def ask(service):
         answered = (await service.predict(["a first text", "a second one", "a first text"])).json()["predictions"]

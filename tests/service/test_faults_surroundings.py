@@ -134,16 +134,16 @@ def test_s20_two_services_share_one_folder(tmp_path):
 
 @pytest.mark.slow
 def test_s11_ten_times_too_much_is_refused_quickly_and_the_rest_is_answered_in_time(tmp_path):
-    """The stub takes 40 ms for each input and one at a time: 25 a second are its capacity."""
-    words = ("--stub", "40ms rows=1", "--batch-rows", "1", "--max-wait-ms", "0")
+    """The stub takes 100 ms for each input and one at a time: 10 a second are its capacity."""
+    words = ("--stub", "100ms rows=1", "--batch-rows", "1", "--max-wait-ms", "0")
     with served(tmp_path, *words) as service:
         target = Target(service.url, "stub", ["a"])
 
         async def ask(rate: float, seconds: float):
             return await ask_open(target, rate=rate, seconds=seconds)
 
-        asyncio.run(ask(10, 3))
-        normal = asyncio.run(ask(12.5, 15))
+        asyncio.run(ask(5, 3))
+        normal = asyncio.run(ask(5, 20))
         memory = psutil.Process(service.process.pid).memory_info().rss
         waiting: list[float] = []
         is_over = threading.Event()
@@ -155,7 +155,7 @@ def test_s11_ten_times_too_much_is_refused_quickly_and_the_rest_is_answered_in_t
 
         thread = threading.Thread(target=watch)
         thread.start()
-        loaded = asyncio.run(ask(250, 20))
+        loaded = asyncio.run(ask(100, 20))
         is_over.set()
         thread.join()
         assert not normal.failed

@@ -115,7 +115,7 @@ def test_s05_a_hundred_hot_reloads_under_load_cost_no_request_and_no_memory(regi
 
             for place in range(10):
                 swap(2 - place % 2)
-            before = held(service)
+            before = settled(service)
             for place in range(100):
                 swap(2 - place % 2)
         grown = held(service) - before
@@ -123,6 +123,19 @@ def test_s05_a_hundred_hot_reloads_under_load_cost_no_request_and_no_memory(regi
         logging.getLogger(__name__).info(words, len(askers.seconds), grown / 2**20, before / 2**20)
     assert set(askers.statuses) == {200}, askers.codes
     assert grown <= 20 * 2**20
+
+
+def settled(service) -> int:
+    """Wait until the monitor has what it compares with (a child process makes it); give the bytes held then."""
+    before, until = 0, time.monotonic() + 240
+    while time.monotonic() < until:
+        time.sleep(8)
+        now = held(service)
+        has_only_workers = len(psutil.Process(service.process.pid).children()) == 1
+        if has_only_workers and abs(now - before) < 2**20:
+            break
+        before = now
+    return held(service)
 
 
 def held(service) -> int:

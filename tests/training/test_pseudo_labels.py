@@ -125,8 +125,15 @@ def pool(toy_data, tmp_path_factory):
 def test_rows_of_the_test_part_are_reported_and_never_learnt(toy_run, intake, pool):
     found = label_rows(toy_run, str(pool), intake.splits, Recipe(pseudo_confidence=0.0))
     assert found.counts == {
-        "rows": 35, "used": 30, "repeated": 1, "unreadable": 1, "in test": 1, "in valid": 1, "in train": 1,
-        "unsure": 0, "too many": 0,
+        "rows": 35,
+        "used": 30,
+        "repeated": 1,
+        "unreadable": 1,
+        "in test": 1,
+        "in valid": 1,
+        "in train": 1,
+        "unsure": 0,
+        "too many": 0,
     }
     held = {
         record.fields["text"].strip().lower() for part in ("valid", "test") for record in getattr(intake.splits, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+import toy_world
 from tunesmith.bundle.atomic import write_json, write_manifest
 from tunesmith.bundle.kept_rows import part_rows
 from tunesmith.bundle.load import load
@@ -85,16 +87,42 @@ def know_nothing_for_sure(tensors: Tensors) -> None:
         tensors[name] = tensors[name] * 0.02
 
 
-def stumble_over_long_texts(tensors: Tensors) -> None:
-    torch.manual_seed(2)
-    places = tensors["bert.embeddings.position_embeddings.weight"]
-    places[9:] += 5 * torch.randn_like(places[9:])
+def led_astray(parameter: str, places: slice, texts: Callable[[random.Random], str]) -> Callable[[Path], None]:
+    """Find the rows of an embedding that make such texts look like the first label, and leave all else."""
+
+    def spoil(run: Path) -> None:
+        bundle = load(run)
+        model, generator = bundle.model.requires_grad_(False), random.Random(5)
+        table = dict(model.named_parameters())[parameter].requires_grad_(True)
+        kept = table.detach().clone()
+        optimizer = torch.optim.Adam([table], lr=0.1)
+        for _ in range(40):
+            batch = bundle.tokenizer([texts(generator) for _ in range(16)], padding=True, return_tensors="pt")
+            wanted = torch.zeros(16, dtype=torch.long)
+            torch.nn.functional.cross_entropy(model(**batch).logits, wanted).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                spoilt = table[places].clone()
+                table.copy_(kept)
+                table[places] = spoilt
+        reweighted(lambda tensors: tensors.update({parameter: table.detach().clone()}))(run)
+
+    return spoil
 
 
-def stumble_over_unknown_words(tensors: Tensors) -> None:
-    words = tensors["bert.embeddings.word_embeddings.weight"]
-    torch.manual_seed(3)
-    words[1] = 8 * words.std() * torch.randn(words.shape[1])
+def long_text(generator: random.Random) -> str:
+    family = generator.choice(toy_world.FAMILIES)
+    return toy_world.sentence(family, generator, words=toy_world.WORDS[family], length=generator.randint(10, 14))
+
+
+def text_with_unknown_words(generator: random.Random) -> str:
+    family = generator.choice(toy_world.FAMILIES)
+    words = toy_world.sentence(
+        family, generator, words=toy_world.WORDS[family], length=generator.randint(4, 14)
+    ).split()
+    words[generator.randrange(len(words))] = "[UNK]"
+    return " ".join(words)
 
 
 def slow_down(run: Path) -> None:
@@ -201,8 +229,8 @@ BAD: dict[str, Callable[[Path], None]] = {
     "head drawn": reweighted(draw_the_head),
     "noise": reweighted(drown_in_noise),
     "sure of nothing": reweighted(know_nothing_for_sure),
-    "long texts wrong": reweighted(stumble_over_long_texts),
-    "mistyped texts wrong": reweighted(stumble_over_unknown_words),
+    "long texts wrong": led_astray("bert.embeddings.position_embeddings.weight", slice(9, None), long_text),
+    "mistyped texts wrong": led_astray("bert.embeddings.word_embeddings.weight", slice(1, 2), text_with_unknown_words),
     "three words read": read_three_words,
     "byte flipped": flip_a_byte,
     "weights cut short": cut_short,

@@ -209,7 +209,9 @@ def _delete(options: argparse.Namespace, output: Output) -> None:
         do = "tunesmith feedback delete RUN --subject NAME"
         raise PlanProblem("delete needs --subject", where="command line", do=do)
     with _open(options) as store:
-        _tell(store.delete_subject(options.subject), output)
+        gone = store.delete_subject(options.subject)
+    _tell(gone, output)
+    _erase(options, gone, output)
 
 
 def _purge(options: argparse.Namespace, output: Output) -> None:
@@ -217,7 +219,20 @@ def _purge(options: argparse.Namespace, output: Output) -> None:
         do = "tunesmith feedback purge RUN --older-than 90d"
         raise PlanProblem("purge needs --older-than", where="command line", do=do)
     with _open(options) as store:
-        _tell(store.purge(age_seconds(options.older_than, "--older-than")), output)
+        gone = store.purge(age_seconds(options.older_than, "--older-than"))
+    _tell(gone, output)
+    _erase(options, gone, output)
+
+
+def _erase(options: argparse.Namespace, gone: Deletion, output: Output) -> None:
+    """Take the same rows out of what updates keep, in every version of the registry beside the run."""
+    if not gone.feedback_ids or not options.run:
+        return
+    from tunesmith.bundle.registry import Registry
+    from tunesmith.updating.erasing import erase_feedback
+
+    for erased in erase_feedback(Registry.beside(options.run), gone.feedback_ids):
+        output.say(f"version {erased.number} of '{erased.name}': {erased.rows} kept rows removed")
 
 
 def _tell(gone: Deletion, output: Output) -> None:

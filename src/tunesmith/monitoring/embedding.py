@@ -236,6 +236,6 @@ def _token_embeddings(folder: Path) -> Floats | None:
                 found: list[Floats] = [np.asarray(file.get_tensor(name), dtype=np.float32) for name in names[:1]]
             except TypeError:  # bfloat16, which numpy does not have
                 return None
-            if found and found[0].ndim == 2 and len(found[0]) >= 100:
+            if found and found[0].ndim == 2 and len(found[0]) >= 16:
                 return found[0]
     return None

@@ -8,6 +8,17 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
+EVENTS = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON, or [DONE]"}},
+            "required": ["data"],
+        }
+    }
+}
+"""How the OpenAPI document describes a stream: what one event holds."""
+
 _HEADERS = {"x-accel-buffering": "no"}  # some proxies would else gather the pieces
 
 

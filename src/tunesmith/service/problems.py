@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.errors import QuotaProblem, StoreProblem
+from tunesmith.errors import DataProblem, QuotaProblem, StoreProblem
 from tunesmith.service.refusals import Refusal
 
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -95,6 +95,10 @@ def problem_of(error: BaseException) -> HttpProblem | None:
             "the feedback store cannot be used now; nothing was written",
             do="send it again later",
             can_retry=True,
+        )
+    if isinstance(error, DataProblem):
+        return HttpProblem(
+            422, "bad_input", "a value in this request cannot be used", do="send plain texts and numbers"
         )
     if isinstance(error, QuotaProblem):
         return HttpProblem(

@@ -41,6 +41,9 @@ STRATEGIES = {
 }
 
 
+_DECIDED = frozenset({"data", "valid", "test", "task", "columns", "text", "label", "model", "parent", "out", "budget"})
+
+
 @dataclass(frozen=True)
 class UpdateOptions:
     """What is asked of one update."""
@@ -61,6 +64,13 @@ class UpdateOptions:
                 f"no strategy '{self.strategy}'",
                 where="--strategy",
                 do=f"use one of: auto, {nearest_first(self.strategy, STRATEGIES)}",
+            )
+        decided = sorted(_DECIDED & set(self.recipe) - ({"model"} if self.strategy == "retrain" else set()))
+        if decided:
+            raise PlanProblem(
+                f"an update decides '{decided[0]}' itself: it goes on from its parent, with the rows that it is given",
+                where="--set",
+                do=f"leave {decided[0]} out" + ("; or --strategy retrain" if decided[0] == "model" else ""),
             )
         for name, least, most in (("replay_rows", 0, 10**6), ("replay_share", 0, 1), ("per_person", 1, 10**9)):
             if not least <= getattr(self, name) <= most:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from pathlib import Path
 
 from feedback_rows import answered, feedback
 from tunesmith.data.feedback.backup import backup, backups
 from tunesmith.data.feedback.database import make_engine, read_url
+from tunesmith.data.feedback.store import open_store
 
 SECRET = "Zebrafink-Quitte"
 
@@ -105,3 +107,32 @@ def test_purging_removes_what_is_older_from_store_and_backups(store, tmp_path):
     if store.path is not None:
         assert SECRET.encode() not in bytes_of(tmp_path)
     assert store.purge(50).feedback == 0
+
+
+def test_rows_are_gone_from_the_disk_while_another_process_has_the_store_open(make_store):
+    store, other = make_store(), make_store()
+    fill(store, 6)
+    reading = other.rows("reviews", only_labelled=False)
+    next(reading)
+    gone = store.delete_subject("anna")
+    assert gone.feedback == 3
+    if store.path is not None:
+        assert gone.is_overwritten, gone.remark
+        assert SECRET.encode() not in bytes_of(store.path.parent)
+    assert other.count("reviews") == 3
+
+
+def test_bytes_that_another_reader_keeps_alive_are_told(tmp_path):
+    url = str(tmp_path / "feedback.sqlite")
+    with open_store(url, busy_seconds=0.2) as store:
+        fill(store, 4)
+        raw = sqlite3.connect(url, isolation_level=None)
+        raw.execute("BEGIN")
+        raw.execute("SELECT count(*) FROM feedback").fetchone()
+        gone = store.delete_subject("anna")
+        assert gone.feedback == 2
+        assert not gone.is_overwritten
+        assert gone.remark.startswith("another process was reading the store")
+        raw.close()
+        assert store.delete_subject("anna").is_overwritten
+    assert SECRET.encode() not in bytes_of(tmp_path)

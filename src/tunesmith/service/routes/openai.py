@@ -14,14 +14,14 @@ from fastapi import FastAPI, Request, Response
 from tunesmith.service.access import MayPredict
 from tunesmith.service.answering import Answer, Input, ServedModel
 from tunesmith.service.answers import Asked, ask, finished, json_response, parts_of, pieces
-from tunesmith.service.events import event, event_stream
+from tunesmith.service.events import EVENTS, event, event_stream
 from tunesmith.service.examples import CHAT, COMPLETION
 from tunesmith.service.openai_schemas import ChatRequest, CompletionRequest, Message, Shared
 from tunesmith.service.parts import Parts
 from tunesmith.service.problems import HttpProblem, problem_of, unforeseen
 from tunesmith.service.tokens import Counting, counting_of
 
-_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."}}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": EVENTS, "description": "The answer."}}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["openai"],
         summary="Go on with a conversation",
         response_model=dict[str, Any],
-        responses=_STREAM,  # type: ignore[arg-type]
+        responses=_STREAM,
         openapi_extra={"requestBody": {"content": {"application/json": {"examples": CHAT}}}},
     )
     async def chat(body: ChatRequest, request: Request, caller: MayPredict) -> Response:
@@ -60,7 +60,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["openai"],
         summary="Go on with a text",
         response_model=dict[str, Any],
-        responses=_STREAM,  # type: ignore[arg-type]
+        responses=_STREAM,
         openapi_extra={"requestBody": {"content": {"application/json": {"examples": COMPLETION}}}},
     )
     async def complete(body: CompletionRequest, request: Request, caller: MayPredict) -> Response:
@@ -111,7 +111,7 @@ def _whole(reply: Reply, answer: Answer) -> dict[str, Any]:
     observed = answer.observed or ({},) * len(answer.predictions)
     for place, (prediction, seen) in enumerate(zip(answer.predictions, observed, strict=False)):
         text = str(prediction.value or "")
-        tokens = int(seen.get("new_tokens") or reply.counting.count(text))
+        tokens = _written(reply, text)
         written += tokens
         read += int(seen.get("tokens") or reply.counting.count(_words(reply.asked.inputs[place])))
         said = {"message": {"role": "assistant", "content": text, "refusal": None}} if reply.is_chat else {"text": text}
@@ -137,7 +137,7 @@ async def _chunks(reply: Reply, coming: AsyncIterator[str], request: Request) ->
         return
     finished(reply.parts, reply.asked, told, time.perf_counter() - started)
     request.scope["state"]["told"] |= {"model": reply.asked.model.name, "rows": 1}
-    written = reply.counting.count(told)
+    written = _written(reply, told)
     yield event(_chunk(reply, {} if reply.is_chat else "", _finish(reply, written)))
     if reply.has_usage:
         read = reply.counting.count(_words(reply.asked.inputs[0]))
@@ -165,6 +165,12 @@ def _head(reply: Reply, *, is_chunk: bool) -> dict[str, Any]:
 
 def _usage(read: int, written: int) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def _written(reply: Reply, text: str) -> int:
+    """Count the tokens of an answer; tokenised anew, some texts have one or two more than were written."""
+    most = reply.asked.options.get("max_new_tokens")
+    return min(reply.counting.count(text), int(most)) if most else reply.counting.count(text)
 
 
 def _finish(reply: Reply, tokens: int) -> str:

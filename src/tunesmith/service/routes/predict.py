@@ -10,13 +10,12 @@ from fastapi import FastAPI, Request, Response
 
 from tunesmith.service.access import MayPredict
 from tunesmith.service.answers import Asked, ask, finished, json_response, parts_of, pieces, shown
-from tunesmith.service.events import event, event_stream
+from tunesmith.service.events import EVENTS, event, event_stream
 from tunesmith.service.examples import PREDICT
 from tunesmith.service.parts import Parts
 from tunesmith.service.problems import problem_of, unforeseen
 from tunesmith.service.schemas import PredictReply, PredictRequest
 
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _OPENAPI = {"requestBody": {"content": {"application/json": {"examples": PREDICT}}}}
 
 
@@ -28,7 +27,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["predict"],
         summary="Answer inputs",
         response_model=PredictReply,
-        responses={200: {"content": _STREAM, "description": "Answers, or with stream: true their pieces."}},
+        responses={200: {"content": EVENTS, "description": "Answers, or with stream: true their pieces."}},
         openapi_extra=_OPENAPI,
     )
     async def predict(name: str, body: PredictRequest, request: Request, caller: MayPredict) -> Response:
