@@ -97,8 +97,7 @@ def domains(folder: Path, seed: int, rows: int) -> list[Task]:
     tasks = []
     for name, parts in (("sst2_en", 1), ("airline_tweets_en", 3), ("financial_phrasebank_en", 2)):
         train, test = (_shuffled(read(folder, name, part), seed) for part in ("train", "test"))
-        for part in range(parts):
-            tasks.append(Task(_spread(train, parts, part)[:rows], _spread(test, parts, part)))
+        tasks += [Task(_spread(train, parts, part)[:rows], _spread(test, parts, part)) for part in range(parts)]
     return tasks
 
 
@@ -212,7 +211,8 @@ def one_seed(scenario: str, folder: Path, seed: int, given: argparse.Namespace) 
 
 def show(found: Sequence[Figures]) -> None:
     print(
-        f"\n{'strategy':<10}{'seeds':>6}{'average':>10}{'forgetting':>12}{'backward':>10}{'forward':>9}{'last update':>13}"
+        f"\n{'strategy':<10}{'seeds':>6}{'average':>10}{'forgetting':>12}{'backward':>10}{'forward':>9}"
+        f"{'last update':>13}"
     )
     for strategy in dict.fromkeys(each.strategy for each in found):
         some = [each for each in found if each.strategy == strategy]
@@ -221,8 +221,9 @@ def show(found: Sequence[Figures]) -> None:
         shown = f"{100 * mean(forward):+.1f}" if forward else "-"
         print(
             f"{strategy:<10}{len(some):>6}{100 * mean(each.average for each in some):>10.1f}"
-            f"{100 * mean(each.forgetting for each in some):>+12.1f}{100 * mean(each.backward for each in some):>+10.1f}"
-            f"{shown:>9}{mean(each.last_seconds for each in some):>11.0f} s"
+            f"{100 * mean(each.forgetting for each in some):>+12.1f}"
+            f"{100 * mean(each.backward for each in some):>+10.1f}{shown:>9}"
+            f"{mean(each.last_seconds for each in some):>11.0f} s"
         )
     whole = {each.seed: each for each in found if each.strategy == "retrain"}
     for strategy in dict.fromkeys(each.strategy for each in found if each.strategy != "retrain"):

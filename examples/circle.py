@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import data
+from tunesmith.bundle.registry import Registry
 from tunesmith.tasks import find_task
 
 SAMPLE = Path(data.__file__).parent / "samples" / "support_messages.csv"
@@ -176,6 +177,9 @@ def main() -> None:
             server.send("/v1/feedback", {"prediction": answer["id"], **opinion})
         print(f"{len(said)} pieces of feedback are on the disk")
         tunesmith("update", str(run), "--promote", *for_update)
+        live = Registry(registry).live(NAME)
+        if live is None or live.number != 2:
+            raise SystemExit("the gate kept the update back: its reasons stand above")
         seconds = server.wait_for(2)
         after = server.score(exam)
         print(

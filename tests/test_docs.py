@@ -23,6 +23,10 @@ PAGES = [
     "docs/regime.md",
     "docs/augmentation.md",
     "docs/few_labels.md",
+    "docs/compression.md",
+    "docs/continual.md",
+    "docs/deployment.md",
+    "docs/monitoring.md",
     "docs/serving.md",
 ]
 

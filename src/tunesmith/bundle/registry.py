@@ -15,7 +15,6 @@ whole when it was promoted. Run folders stay where they are: nothing is copied, 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import getpass
 import hashlib
@@ -31,14 +30,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tunesmith.bundle import signing
-from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, find_damage, sync, write_json
+from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, find_damage, write_json
 from tunesmith.bundle.names import check_name, folder_of
+from tunesmith.bundle.pointers import (
+    POINTER,
+    Pointer,
+    complete_history,
+    damaged,
+    read_history,
+    read_json,
+    read_pointer,
+)
 from tunesmith.errors import BundleProblem, MachineProblem, RegistryProblem, nearest_first
 from tunesmith.types import to_json
 
 FOLDER = "registry"
-POINTER = "pointer.json"
-HISTORY = "history.jsonl"
 FORMAT = 1
 _LOCK_SECONDS = 30.0
 
@@ -66,21 +72,6 @@ class Traffic:
     shadow: Version | None = None  # is asked too, and its answers are only counted
 
 
-@dataclass(frozen=True)
-class Pointer:
-    """What `pointer.json` holds."""
-
-    serial: int = 0  # one more with each change
-    action: str = ""  # what changed it
-    by: str = ""  # the system's user name
-    at: float = 0.0
-    live: int | None = None
-    before: tuple[int, ...] = ()  # versions that were live, the last one last: where `rollback` goes
-    canary: int | None = None
-    canary_share: float = 0.0
-    shadow: int | None = None
-
-
 class Registry:
     """Names, versions and pointers in one folder. Holds no state: many processes may use the same folder at once.
 
@@ -103,7 +94,7 @@ class Registry:
         found = []
         for place in self.folder.iterdir():
             if (place / "name.json").is_file() and not place.is_symlink():
-                name = str(_read_json(place / "name.json").get("name", ""))
+                name = str(read_json(place / "name.json").get("name", ""))
                 if place.name == folder_of(name):
                     found.append(name)
         return tuple(sorted(found))
@@ -130,7 +121,7 @@ class Registry:
 
     def pointer(self, name: str) -> Pointer:
         """Give what the pointer of a name says now."""
-        return _read_pointer(self._place(name))
+        return read_pointer(self._place(name))
 
     def live(self, name: str) -> Version | None:
         """Give the version that answers; None where none was promoted yet."""
@@ -139,7 +130,7 @@ class Registry:
     def traffic(self, name: str) -> Traffic:
         """Give who answers under a name: all from one reading of the pointer."""
         place = self._place(name)
-        pointer = _read_pointer(place)
+        pointer = read_pointer(place)
 
         def found(number: int | None) -> Version | None:
             return None if number is None else self._version(place, number)
@@ -156,7 +147,7 @@ class Registry:
 
     def history(self, name: str) -> list[Pointer]:
         """Give every pointer there was, the first one first."""
-        return _read_history(self._place(name))
+        return read_history(self._place(name))
 
     def add(
         self, name: str, run: str | Path, *, parent: int | None = None, gate: Mapping[str, Any] | None = None
@@ -206,7 +197,7 @@ class Registry:
         with self._changing(name) as place:
             version = self.version(name, number)
             self._demand_promotable(name, version, force=force)
-            pointer = _read_pointer(place, may_mend=True)
+            pointer = read_pointer(place, may_mend=True)
             before = pointer.before
             if pointer.live is not None and pointer.live != number:
                 before = (*(each for each in before if each != pointer.live), pointer.live)
@@ -224,7 +215,7 @@ class Registry:
             BundleProblem: The run before is damaged.
         """
         with self._changing(name) as place:
-            pointer = _read_pointer(place, may_mend=True)
+            pointer = read_pointer(place, may_mend=True)
             if not pointer.before:
                 raise RegistryProblem(
                     f"'{name}' has no version to go back to",
@@ -261,7 +252,7 @@ class Registry:
     def clear(self, name: str) -> None:
         """End canary and shadow; the live version stays."""
         with self._changing(name) as place:
-            pointer = _read_pointer(place, may_mend=True)
+            pointer = read_pointer(place, may_mend=True)
             self._point(place, pointer, "clear", canary=None, canary_share=0.0, shadow=None)
 
     def amend(self, name: str, number: int) -> Version:
@@ -317,7 +308,7 @@ class Registry:
         with self._changing(name) as place:
             version = self.version(name, number)
             self._demand_same(version)
-            pointer = _read_pointer(place, may_mend=True)
+            pointer = read_pointer(place, may_mend=True)
             if pointer.live is None or pointer.live == number:
                 raise RegistryProblem(
                     f"no other version than {number} of '{name}' is live",
@@ -371,7 +362,7 @@ class Registry:
                 _demand_no_twin(place, name)
             else:
                 write_json(place / "name.json", {"format": FORMAT, "name": name})
-            _complete_history(place)
+            complete_history(place)
             yield place
         finally:
             lock.release()
@@ -382,11 +373,11 @@ class Registry:
             pointer, serial=pointer.serial + 1, action=action, by=_user(), at=time.time(), **changes
         )
         write_json(place / POINTER, now)
-        _complete_history(place)
+        complete_history(place)
 
     def _version(self, place: Path, number: int) -> Version:
         path = place / f"version-{number}.json"
-        content = _read_json(path)
+        content = read_json(path)
         try:
             return Version(
                 int(content["number"]),
@@ -398,7 +389,7 @@ class Registry:
                 content["gate"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(path) from error
+            raise damaged(path) from error
 
     def _keep(self, place: Path, version: Version) -> Version:
         """Write a version; its run is named relative to the registry where both may move together."""
@@ -432,93 +423,18 @@ def demand_whole(run: Path) -> tuple[str, str]:
             where=str(run),
             do="give a finished run folder; a damaged one has to be restored from a copy or trained again",
         )
-    facts = _read_json(run / "bundle.json")
+    facts = read_json(run / "bundle.json")
     return str(facts.get("id", "")), hashlib.sha256((run / MANIFEST).read_bytes()).hexdigest()
 
 
 def _demand_no_twin(place: Path, name: str) -> None:
-    kept = str(_read_json(place / "name.json").get("name", ""))
+    kept = str(read_json(place / "name.json").get("name", ""))
     if kept != name:
         raise RegistryProblem(
             f"'{name}' differs from the registered name '{kept}' in case or Unicode form only",
             where=str(place.parent),
             do=f"use '{kept}', or choose another name",
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path) from error
-    if not isinstance(content, dict):
-        raise _damaged(path)
-    return content
-
-
-def _damaged(path: Path) -> RegistryProblem:
-    return RegistryProblem(
-        f"{path.name} of the registry is missing or cannot be read",
-        where=str(path),
-        do="promote a version again: tunesmith registry promote NAME NUMBER"
-        if path.name == POINTER
-        else "put the file back from a copy, or register the runs in a new folder: --registry FOLDER",
-    )
-
-
-def _read_pointer(place: Path, *, may_mend: bool = False) -> Pointer:
-    """Read the pointer; with `may_mend`, a damaged one is taken from the history's last line."""
-    path = place / POINTER
-    if not path.exists():
-        return Pointer()
-    try:
-        return _pointer_of(_read_json(path))
-    except (KeyError, TypeError, ValueError) as error:  # RegistryProblem is a ValueError too
-        history = _read_history(place)
-        if may_mend and history:
-            return history[-1]
-        raise _damaged(path) from error
-
-
-def _pointer_of(content: Mapping[str, Any]) -> Pointer:
-    known = {item.name for item in dataclasses.fields(Pointer)}
-    values = {name: value for name, value in content.items() if name in known}
-    pointer = Pointer(**{**values, "before": tuple(int(number) for number in values["before"])})
-    if not isinstance(pointer.serial, int) or not isinstance(pointer.live, (int, type(None))):
-        raise TypeError(f"pointer {content!r:.200}")
-    return pointer
-
-
-def _read_history(place: Path) -> list[Pointer]:
-    """Read the history; a line cut short by a crash is left out, as it is written again."""
-    if not (place / HISTORY).is_file():
-        return []
-    found = []
-    for line in (place / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            found.append(_pointer_of(json.loads(line)))
-    return found
-
-
-def _complete_history(place: Path) -> None:
-    """Add the pointer to the history unless it is there; a line that was cut short is ended first."""
-    path = place / HISTORY
-    if not (place / POINTER).exists():
-        return
-    try:
-        pointer = _read_pointer(place)
-    except RegistryProblem:  # it is mended by the change that is about to be made
-        return
-    history = _read_history(place)
-    if history and history[-1].serial >= pointer.serial:
-        return
-    with explain_os_errors(path, "writing the history of the registry"), path.open("a+b") as file:
-        is_cut = file.tell() > 0 and not path.read_bytes().endswith(b"\n")
-        line = json.dumps(to_json(pointer), ensure_ascii=False) + "\n"
-        file.write((b"\n" if is_cut else b"") + line.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-        sync(place)
 
 
 def _user() -> str:
