@@ -56,6 +56,7 @@ class StubAnswering:
         self.served = {model.name: model for model in models or (REVIEWS, STORIES, HELPDESK, PAIRS)}
         self.asked: list[tuple[str, list[Any], dict[str, Any]]] = []
         self.refusal: Exception | None = None
+        self.busy_seconds = 0.0
         self.waits = 0.0  # seconds that an answer takes
         self.cancelled = 0
         self.is_started = self.is_stopped = False
@@ -72,6 +73,9 @@ class StubAnswering:
 
     def load_now(self) -> Load:
         return Load(1, 2, 3, 512, 2, 2, 1, {1: 5, 16: 2})
+
+    def busy_for(self) -> float:
+        return self.busy_seconds
 
     async def answer(self, name, inputs, *, options, seconds, sticky="") -> Answer:
         if name not in self.served:

@@ -119,6 +119,23 @@ def test_each_refusal_has_its_status_and_says_whether_to_ask_again(tmp_path, ref
     assert error["request_id"] == response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("path", ["/v1/models/reviews:predict", "/v1/chat/completions"])
+def test_a_full_queue_refuses_before_the_body_is_even_read_as_json(tmp_path, path):
+    answering = StubAnswering()
+    answering.busy_seconds = 1.2
+
+    async def ask(service):
+        refused = await service.client.post(path, content=b"{", headers={"content-type": "application/json"})
+        listed = await service.client.get("/v1/models")
+        return refused, listed.status_code
+
+    response, others = with_service(tmp_path, ask, answering)
+    assert (response.status_code, others) == (429, 200)
+    assert response.json()["error"]["code"] == "busy"
+    assert response.headers["retry-after"] == "2"
+    assert not answering.asked
+
+
 def test_a_fault_of_ours_says_nothing_and_the_log_says_where(tmp_path):
     answering = StubAnswering()
     answering.refusal = RuntimeError("the secret text")

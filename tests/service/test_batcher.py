@@ -195,3 +195,15 @@ def test_no_row_is_lost_or_given_twice_whatever_happens():
         waiting -= {id(row) for row in batch.rows}
     assert not waiting
     assert len(given) == len(set(given))
+
+
+def test_a_full_queue_says_so_before_anything_is_added():
+    found = batcher(queue_rows=4)
+    assert found.full_for(0.0, workers=1) == 0.0
+    found.add(rows(4), 0.0, workers=1)
+    seconds = found.full_for(0.0, workers=1)
+    with pytest.raises(Busy) as caught:
+        found.add(rows(1), 0.0, workers=1)
+    assert seconds == pytest.approx(caught.value.retry_after, abs=0.001)
+    found.take(1.0)
+    assert found.full_for(1.0, workers=1) == 0.0

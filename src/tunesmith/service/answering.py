@@ -76,6 +76,9 @@ class Answering(Protocol):
     def load_now(self) -> Load:
         """Give how busy it is."""
 
+    def busy_for(self) -> float:
+        """Give after how many seconds asking is worth it; 0 where a request would be let in now. Must cost nothing."""
+
     async def answer(
         self, name: str, inputs: Sequence[Input], *, options: Mapping[str, Any], seconds: float, sticky: str = ""
     ) -> Answer:

@@ -18,6 +18,7 @@ from tunesmith.service.refusals import Busy
 _WINDOW = 8  # batches' worth of rows among which those of like length are looked for
 _SLOW_CHANGE = 0.2  # weight of the newest batch in what a batch takes
 _FIRST_GUESS_SECONDS = 0.02  # that a batch takes, before any was seen
+_LEAST_WAIT_SECONDS = 0.05  # that a refused client is told to wait
 _LEAST_STANDING_SECONDS = 0.05  # that a standing queue may always hold
 
 
@@ -84,12 +85,18 @@ class Batcher:
         """
         if self.waiting and self.waiting + len(rows) > self.room(now, workers=workers):
             seconds = self.expected_seconds(self.waiting + len(rows), workers=workers)
-            raise Busy("too many requests wait", do="ask again later", retry_after=round(max(0.05, seconds), 3))
+            raise Busy.of(max(_LEAST_WAIT_SECONDS, seconds))
         if not self.waiting:
             self._stands_since = now
         for row in rows:
             self._line(row).rows.append(row)
         self.waiting += len(rows)
+
+    def full_for(self, now: float, *, workers: int) -> float:
+        """Give after how many seconds one more row would be let in; 0 where it is now."""
+        if not self.waiting or self.waiting < self.room(now, workers=workers):
+            return 0.0
+        return max(_LEAST_WAIT_SECONDS, self.expected_seconds(self.waiting + 1, workers=workers))
 
     def room(self, now: float, *, workers: int) -> int:
         """Give how many rows may wait now: many in a burst, few once the queue stands, so that nobody waits long.

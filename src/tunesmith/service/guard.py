@@ -17,7 +17,8 @@ from typing import Any
 from tunesmith.service.access import OPEN_PATHS
 from tunesmith.service.origins import Origins
 from tunesmith.service.parts import Parts
-from tunesmith.service.problems import HttpProblem, problem_of, unforeseen
+from tunesmith.service.problems import OPENAI_PATHS, HttpProblem, problem_of, unforeseen
+from tunesmith.service.refusals import Busy
 from tunesmith.service.strict_json import read_json
 
 Scope = MutableMapping[str, Any]
@@ -99,6 +100,9 @@ class Guard:
         if caller is not None:
             self.parts.rates.take(caller.id)
         body = await self._body(headers, receive)
+        if _asks(scope) and (seconds := self.parts.answering.busy_for()):
+            # Before anything is read of it: what cannot be answered must cost little, or nothing else is answered.
+            raise Busy.of(seconds)
         if body:
             _demand_json(headers)
             scope["state"]["json"] = read_json(body, most_depth=settings.max_depth)
@@ -232,6 +236,11 @@ class _Out:
         """Answer a browser that asks whether its page may ask."""
         await self.send({"type": "http.response.start", "status": 204, "headers": []})
         await self.send({"type": "http.response.body", "body": b""})
+
+
+def _asks(scope: Scope) -> bool:
+    """Whether this asks a model."""
+    return scope["method"] == "POST" and (scope["path"].endswith(":predict") or scope["path"] in OPENAI_PATHS)
 
 
 def _by_name(scope: Scope) -> Headers:

@@ -45,6 +45,11 @@ class Busy(Refusal):
 
     status, code, can_retry = 429, "busy", True
 
+    @classmethod
+    def of(cls, seconds: float) -> Busy:
+        """Give the refusal that says to come back after this long."""
+        return cls("too many requests wait", do="ask again later", retry_after=round(seconds, 3))
+
 
 class TooSlow(Refusal):
     """No answer in the time allowed."""
