@@ -277,7 +277,7 @@ def test_nothing_of_the_parent_is_handed_to_the_child(monkeypatch):
             "import os, sys\ndef is_open(d):\n try: os.fstat(d)\n except OSError: return False\n return True\n"
             "def f(x): return [k for k in os.environ if 'SECRET' in k], sum(map(is_open, range(64)))"
         )
-        verdict = run_tests(code, ["assert f(1) == ([], 5), f(1)[1]"], limits=QUICK)
+        verdict = run_tests(code, ["assert f(1)[0] == [] and f(1)[1] <= 5, f(1)"], limits=QUICK)
     finally:
         os.close(leaked)
     assert verdict.passed, verdict

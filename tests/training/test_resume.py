@@ -19,7 +19,7 @@ from tunesmith.bundle.atomic import find_damage
 from tunesmith.errors import BundleProblem, MachineProblem
 from tunesmith.models.find import hash_file
 
-KILLS = int(os.environ.get("TUNESMITH_KILLS", "12"))
+KILLS = int(os.environ.get("TUNESMITH_KILLS", "5"))
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def part_rows(bundle: Bundle, part: str) -> list[Record]:
         return [record_of(bundle.task, row) for row in read_kept(kept) if row.part == part]
     files = bundle.plan.data["files"]
     file = part if part in files else "data"
-    for path in _places(bundle, file):
+    for path in places_of(bundle, file):
         try:
             source = data.read(path)
         except (TunesmithError, OSError):  # it may be in the other place; what is said below names both
@@ -83,7 +83,7 @@ def part_rows(bundle: Bundle, part: str) -> list[Record]:
     )
 
 
-def _places(bundle: Bundle, part: str) -> list[str]:
+def places_of(bundle: Bundle, part: str) -> list[str]:
     """Give where a file of the run may be: as the recipe says, which is absolute, and as the plan does."""
     import yaml
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tunesmith import data
 from tunesmith.bundle.evaluate import columns_for
+from tunesmith.bundle.kept_rows import places_of
 from tunesmith.bundle.load import Bundle
 from tunesmith.data.first_rows import FirstRows
 from tunesmith.data.normalise import fields_key
@@ -134,7 +135,7 @@ def labelled_rows(bundle: Bundle, more: Sequence[str | Path] = ()) -> tuple[dict
     for part, file in bundle.plan.data["files"].items():
         if part not in _LABELLED:
             continue
-        path = next((place for place in _places(bundle, part) if _is_same(place, file["sha256"])), None)
+        path = next((place for place in places_of(bundle, part) if _is_same(place, file["sha256"])), None)
         if path is None:
             said.append(
                 f"{file['path']}, the {part} file of the run, is gone or has changed: its texts are not left out"
@@ -155,13 +156,3 @@ def _is_same(path: str, sha256: str) -> bool:
         return data.read(path).sha256 == sha256
     except (TunesmithError, OSError):  # it may be in the other place
         return False
-
-
-def _places(bundle: Bundle, part: str) -> list[str]:
-    """Give where a file of the run may be: as the recipe says, which is absolute, and as the plan does."""
-    import yaml
-
-    recipe: Any = yaml.safe_load((bundle.path / "recipe.yaml").read_text(encoding="utf-8"))
-    named = str(recipe.get(part) or "") if isinstance(recipe, dict) else ""
-    planned = str(bundle.plan.data["files"][part]["path"])
-    return [path for path in dict.fromkeys((named, planned)) if path and Path(path).exists()]
