@@ -234,7 +234,7 @@ def keep(name: str, options: argparse.Namespace, runs: Sequence[Run], figures: S
         "benchmark": name,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(options.threads),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+        "options": {key: value for key, value in vars(options).items() if not isinstance(value, Path)},  # no folders
         "figures": [dataclasses.asdict(each) for each in figures],
         "runs": [dataclasses.asdict(each) for each in runs],
         **more,
