@@ -269,7 +269,7 @@ def test_rows_that_are_gone_are_asked_for(plain, toy_data, monkeypatch):
     records = kept_rows.measuring_rows(load(plain))
     valid = set(json.loads((plain / "splits.json").read_text(encoding="utf-8"))["valid"])
     assert {record.id for record in records} == valid
-    monkeypatch.setattr(kept_rows, "_places", lambda bundle, part: [])
+    monkeypatch.setattr(kept_rows, "places_of", lambda bundle, part: [])
     found = problem_of(DataProblem, lambda: export(plain, engine="onnx"))
     assert found.what.endswith("valid.csv is gone or has changed")
     assert found.do == "give labelled rows to measure on: --data FILE"
@@ -279,9 +279,9 @@ def test_rows_that_are_gone_are_asked_for(plain, toy_data, monkeypatch):
 
 def test_rows_that_changed_are_not_taken(plain, toy_data, tmp_path, monkeypatch):
     other = toy_world.write_csv(tmp_path / "valid.csv", toy_world.rows(45, seed=99))
-    monkeypatch.setattr(kept_rows, "_places", lambda bundle, part: [str(other)])
+    monkeypatch.setattr(kept_rows, "places_of", lambda bundle, part: [str(other)])
     assert "has changed" in problem_of(DataProblem, lambda: kept_rows.measuring_rows(load(plain))).what
-    monkeypatch.setattr(kept_rows, "_places", lambda bundle, part: [str(other), str(toy_data["valid"])])
+    monkeypatch.setattr(kept_rows, "places_of", lambda bundle, part: [str(other), str(toy_data["valid"])])
     assert len(kept_rows.measuring_rows(load(plain))) == 45
 
 

@@ -190,7 +190,9 @@ def test_what_merge_cannot_do_is_told(method, merge, reason, toy_options):
     assert caught.value.do
 
 
-@pytest.mark.parametrize("method", ["lora", "adalora", "prompt"])
+@pytest.mark.parametrize(
+    "method", ["adalora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "prompt"))]
+)
 def test_a_run_cut_off_in_the_middle_ends_with_the_same_bits(method, toy_options, tmp_path):
     options = {**toy_options, "epochs": 2, "method": method, "checkpoint_seconds": 0, "merge": "no"}
     whole, cut = (prepare(make_recipe({**options, "out": str(tmp_path / name)})) for name in ("whole", "cut"))

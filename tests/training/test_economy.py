@@ -46,7 +46,7 @@ def whole_table(model, used):
     return contextlib.nullcontext(False)
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("is_kept", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_with_the_same_bits(toy_options, tmp_path, is_kept):
     import shutil
 
