@@ -74,6 +74,7 @@ def test_a_stopped_run_ends_with_the_same_bits(few, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_what_is_learnt_does_not_depend_on_how_a_step_is_filled(few, tmp_path):
     """Rows of several fills are compared with each other: only rounding differs."""
     states = []
@@ -141,6 +142,7 @@ def test_other_tasks_and_decoders_are_declined_with_a_reason():
     assert "this task is token-classification" in contrastive.why_not("token-classification", decoder)
 
 
+@pytest.mark.slow
 def test_rows_that_were_held_back_are_learnt_from_in_the_end(few, tmp_path, monkeypatch):
     """Cut from the training file they end up in the head; as a file of their own they do not."""
     seen = []

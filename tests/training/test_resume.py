@@ -105,7 +105,9 @@ def test_killed_at_random_moments_ends_with_the_same_weights(options, undisturbe
     assert numbers == list(range(1, undisturbed.plan.steps + 1))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_leaves_with_its_own_code(options, undisturbed, tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(command({**options, "checkpoint_seconds": 1000, "epochs": 3}, folder))

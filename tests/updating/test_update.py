@@ -165,6 +165,7 @@ def test_a_retrain_takes_every_row_from_the_base_model(world, grown, tmp_path):
     assert update.plan.labels == bundle.labels
 
 
+@pytest.mark.slow
 def test_a_stopped_update_goes_on_and_ends_with_the_same_weights(world, tmp_path):
     run, _ = world
     whole = finished(prepare_update(run.path, options(world, tmp_path / "a")))
