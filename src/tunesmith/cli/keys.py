@@ -12,9 +12,13 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from typing import TYPE_CHECKING
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem
+
+if TYPE_CHECKING:
+    from tunesmith.service.keys import Keys
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
@@ -54,7 +58,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _list(keys, output: Output) -> int:  # type: ignore[no-untyped-def]
+def _list(keys: Keys, output: Output) -> int:
     now = time.time()
     rows = [
         {
