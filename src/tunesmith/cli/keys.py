@@ -60,20 +60,22 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def _list(keys: Keys, output: Output) -> int:
     now = time.time()
-    rows = [
-        {
-            "id": key.id,
-            "name": key.name,
-            "roles": key.roles,
-            "tenant": key.tenant,
-            "state": key.state(now),
-            "made_at": key.made_at,
-            "expires_at": key.expires_at,
-        }
-        for key in keys.all()
-    ]
-    output.document(rows)
-    if not rows:
+    every = keys.all()
+    output.document(
+        [
+            {
+                "id": key.id,
+                "name": key.name,
+                "roles": key.roles,
+                "tenant": key.tenant,
+                "state": key.state(now),
+                "made_at": key.made_at,
+                "expires_at": key.expires_at,
+            }
+            for key in every
+        ]
+    )
+    if not every:
         output.say("no keys yet: tunesmith keys add NAME --role predict")
         return 0
     from rich.table import Table
@@ -81,10 +83,9 @@ def _list(keys: Keys, output: Output) -> int:
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "name", "roles", "tenant", "state", "made", "expires"):
         table.add_column(heading)
-    for row in rows:
-        expires = _date(row["expires_at"]) if row["expires_at"] else "never"
-        roles = ", ".join(row["roles"])
-        table.add_row(row["id"], row["name"], roles, row["tenant"], row["state"], _date(row["made_at"]), expires)
+    for key in every:
+        expires = _date(key.expires_at) if key.expires_at else "never"
+        table.add_row(key.id, key.name, ", ".join(key.roles), key.tenant, key.state(now), _date(key.made_at), expires)
     output.show(table)
     return 0
 
