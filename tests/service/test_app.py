@@ -337,6 +337,19 @@ def test_the_rows_of_one_person_are_deleted_even_while_they_wait(tmp_path):
     assert b"theirs" not in (tmp_path / "registry" / "feedback.sqlite").read_bytes()
 
 
+def test_the_store_is_backed_up_while_the_service_runs(tmp_path):
+    async def ask(service):
+        for _ in range(200):
+            if found := list((tmp_path / "registry" / "backups").glob("feedback-*.sqlite")):
+                return found
+            await asyncio.sleep(0.02)
+        return []
+
+    assert len(with_service(tmp_path, ask, keep=True)) == 1
+    with_service(tmp_path, ask, keep=True)
+    assert len(list((tmp_path / "registry" / "backups").iterdir())) == 1, "none is due for a day"
+
+
 @pytest.mark.parametrize("subject", ["%1C", "%20", "%0A%09"])
 def test_a_subject_of_white_space_is_nobody(tmp_path, subject):
     async def ask(service):

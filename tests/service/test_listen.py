@@ -25,7 +25,7 @@ def code_of(answer: bytes) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Running]:
-    limits = {"header_seconds": 0.6, "body_seconds": 0.6, "max_body_bytes": 5000, "max_connections": 400}
+    limits = {"header_seconds": 1.2, "body_seconds": 1.2, "max_body_bytes": 5000, "max_connections": 400}
     running = Running(tmp_path_factory.mktemp("service"), **limits)
     yield running
     running.stop()

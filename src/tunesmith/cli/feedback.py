@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem, TunesmithError
 
 if TYPE_CHECKING:
+    from tunesmith.bundle.erasing import Erased
     from tunesmith.data.feedback.rows import Deletion
     from tunesmith.data.feedback.store import FeedbackStore
     from tunesmith.types import Feedback
@@ -209,9 +211,15 @@ def _delete(options: argparse.Namespace, output: Output) -> None:
         do = "tunesmith feedback delete RUN --subject NAME"
         raise PlanProblem("delete needs --subject", where="command line", do=do)
     with _open(options) as store:
-        gone = store.delete_subject(options.subject)
+        if options.run:
+            from tunesmith.bundle.erasing import delete_subject
+            from tunesmith.bundle.registry import Registry
+
+            gone, erased = delete_subject(store, options.subject, registry=Registry.beside(options.run))
+        else:
+            gone, erased = store.delete_subject(options.subject), ()
     _tell(gone, output)
-    _erase(options, gone, output)
+    _tell_erased(erased, output)
 
 
 def _purge(options: argparse.Namespace, output: Output) -> None:
@@ -228,10 +236,14 @@ def _erase(options: argparse.Namespace, gone: Deletion, output: Output) -> None:
     """Take the same rows out of what updates keep, in every version of the registry beside the run."""
     if not gone.feedback_ids or not options.run:
         return
+    from tunesmith.bundle.erasing import erase_feedback
     from tunesmith.bundle.registry import Registry
-    from tunesmith.updating.erasing import erase_feedback
 
-    for erased in erase_feedback(Registry.beside(options.run), gone.feedback_ids):
+    _tell_erased(erase_feedback(Registry.beside(options.run), gone.feedback_ids), output)
+
+
+def _tell_erased(versions: Iterable[Erased], output: Output) -> None:
+    for erased in versions:
         output.say(f"version {erased.number} of '{erased.name}': {erased.rows} kept rows removed")
 
 

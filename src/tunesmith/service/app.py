@@ -15,6 +15,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from tunesmith import __version__
+from tunesmith.bundle.erasing import erase_feedback
 from tunesmith.bundle.registry import Registry
 from tunesmith.data.feedback import open_store
 from tunesmith.data.mask import Masker
@@ -36,7 +37,7 @@ from tunesmith.service.settings import Settings
 from tunesmith.service.watching import Watcher
 
 _ROUTES = (health, models, predict, openai, feedback, admin)
-_PURGE_SECONDS = 3600.0
+_CARE_SECONDS = 3600.0  # between looks at what is too old and whether a backup is due
 _MOST_ISSUES = 5
 
 
@@ -141,13 +142,13 @@ def _lifespan(parts: Parts) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
         await parts.answering.start()
-        purging = asyncio.ensure_future(_purge(parts)) if parts.keeper and parts.settings.retention_days else None
+        caring = asyncio.ensure_future(_care(parts, parts.keeper)) if parts.keeper else None
         try:
             yield
         finally:
             parts.is_draining = True
-            if purging is not None:
-                purging.cancel()
+            if caring is not None:
+                caring.cancel()
             await parts.answering.stop(seconds=parts.settings.drain_seconds)
             if parts.watcher is not None:
                 await asyncio.to_thread(parts.watcher.close)
@@ -157,15 +158,22 @@ def _lifespan(parts: Parts) -> Callable[[FastAPI], Any]:
     return live
 
 
-async def _purge(parts: Parts) -> None:
-    """Delete what is older than the retention, every hour."""
-    while parts.keeper is not None:
+async def _care(parts: Parts, keeper: Keeper) -> None:
+    """Every hour: delete what is older than the retention, and make a backup if one is due."""
+    settings = parts.settings
+    while True:
         try:
-            gone = await parts.keeper.purge(parts.settings.retention_days * 86_400)
-            parts.log.write("purged", answers=gone.answers, feedback=gone.feedback)
+            if settings.retention_days:
+                gone = await keeper.purge(settings.retention_days * 86_400)
+                erased = await asyncio.to_thread(erase_feedback, parts.registry, gone.feedback_ids)
+                parts.log.write("purged", answers=gone.answers, feedback=gone.feedback, versions=len(erased))
+            if settings.backup_hours and settings.backups is not None:
+                made = await keeper.back_up(settings.backups, every_seconds=settings.backup_hours * 3600)
+                if made is not None:
+                    parts.log.write("backed_up", file=made.name)
         except TunesmithError as problem:
-            parts.log.write("not_purged", kind=type(problem).__name__)
-        await asyncio.sleep(_PURGE_SECONDS)
+            parts.log.write("care_failed", kind=type(problem).__name__, what=problem.what)
+        await asyncio.sleep(_CARE_SECONDS)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

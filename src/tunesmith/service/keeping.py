@@ -14,8 +14,12 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from tunesmith.bundle.erasing import Erased, delete_subject
+from tunesmith.bundle.registry import Registry
+from tunesmith.data.feedback.backup import backup_if_due
 from tunesmith.data.feedback.store import Answered, Deletion, FeedbackStore
 from tunesmith.data.mask import Masker
 from tunesmith.errors import DataProblem, StoreProblem
@@ -107,19 +111,23 @@ class Keeper:
 
         return await self._in_thread(find)
 
-    async def delete_subject(self, subject: str) -> Deletion:
-        """Remove every row of one person, those that are not written yet too."""
+    async def delete_subject(self, subject: str, registry: Registry) -> tuple[Deletion, tuple[Erased, ...]]:
+        """Remove every row of one person, those that are not written yet and those that bundles keep too."""
 
-        def delete() -> Deletion:
+        def delete() -> tuple[Deletion, tuple[Erased, ...]]:
             if not self._queue.flush(_FLUSH_SECONDS):
                 raise StoreProblem("rows still wait to be written", do="ask again", kind="locked")
-            return self._store.delete_subject(subject)
+            return delete_subject(self._store, subject, registry=registry)
 
         return await self._in_thread(delete)
 
     async def purge(self, older_than_seconds: float) -> Deletion:
         """Remove everything that is older."""
         return await self._in_thread(lambda: self._store.purge(older_than_seconds))
+
+    async def back_up(self, folder: Path, *, every_seconds: float) -> Path | None:
+        """Copy the store if its newest backup is older than that; give the new one."""
+        return await self._in_thread(lambda: backup_if_due(self._store, folder, every_seconds=every_seconds))
 
     def close(self) -> None:
         """Write what waits, and close the store."""

@@ -1,7 +1,6 @@
-"""Run the app on uvicorn: the only file of the service that knows which server it is.
+"""Run the app on uvicorn: with `connection`, the only file of the service that knows which server it is.
 
-What uvicorn leaves open is closed here: headers that never end, more connections than the process has descriptors, and
-refusals of its own that are no JSON. Ends gracefully: first not ready, then no new connections, then the rest.
+Ends gracefully: first not ready, then no new connections, then the rest.
 """
 
 from __future__ import annotations
@@ -9,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import socket
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tunesmith.errors import MachineProblem, PlanProblem
+from tunesmith.service.connection import kind_of_connection
 from tunesmith.service.guard import Guard
 from tunesmith.service.logs import ServerLog
 from tunesmith.service.settings import Settings
@@ -86,15 +83,11 @@ def make_server(app: Guard, on_start: Callable[[], None] = lambda: None) -> Serv
     settings, log = app.parts.settings, app.parts.log
     logger = logging.getLogger("uvicorn.error")
     logger.handlers, logger.propagate = [ServerLog(log)], False
-    limits = {
-        "header_seconds": settings.header_seconds,
-        "most_connections": _most_connections(settings.max_connections),
-    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         config = uvicorn.Config(
             app,
-            http=type("_Limited", (_Patient,), limits),
+            http=kind_of_connection(app.parts, most=_most_connections(settings.max_connections)),
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -105,7 +98,6 @@ def make_server(app: Guard, on_start: Callable[[], None] = lambda: None) -> Serv
             proxy_headers=False,
             timeout_keep_alive=max(1, round(settings.idle_seconds)),
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-            h11_max_incomplete_event_size=settings.max_header_bytes + 4096,
             backlog=_BACKLOG,
         )
     return Server(config, app, on_start)
@@ -158,69 +150,3 @@ def _most_connections(wanted: int) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(_LEAST_CONNECTIONS, min(wanted, soft - _SPARE_DESCRIPTORS))
-
-
-class _Patient(H11Protocol):
-    """uvicorn's protocol with a limit on connections and on the time that headers may take."""
-
-    header_seconds = 10.0
-    most_connections = 512
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Take a connection, if there is room."""
-        super().connection_made(transport)
-        if len(self.connections) > self.most_connections:
-            self._end(503, "too_many_connections", "too many connections are open", "close idle ones, or ask later")
-            return
-        self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Read on; the time for a request's headers runs from their first byte, or from the connection's start."""
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
-            if self._timer is None:
-                self._wait()
-        else:
-            self._stop_waiting()
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, in our own form."""
-        self._end(400, "bad_http", "this is no HTTP request that can be read", "check headers and framing")
-
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(self.header_seconds, self._give_up)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self._timer = None
-        if self.cycle is None or self.cycle.response_complete:
-            self._end(408, "headers_too_slow", "the headers did not arrive in time", "send them at once")
-
-    def _end(self, status: int, code: str, what: str, do: str) -> None:
-        """Say why, and close."""
-        self._stop_waiting()
-        self.connections.discard(self)
-        if self.transport.is_closing():
-            return
-        parts = {"code": code, "message": what, "do": do, "where": "", "request_id": ""}
-        body = json.dumps({"error": parts}).encode()
-        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"
-        head += f"content-length: {len(body)}\r\nconnection: close\r\nx-content-type-options: nosniff\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-
-
-_PHRASES = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}

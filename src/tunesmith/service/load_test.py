@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import json
 import random
 import time
@@ -109,8 +108,8 @@ class _Counts:
         )
 
 
-class _Connection:
-    """One keep-alive connection."""
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection; one request at a time."""
 
     def __init__(self, target: Target) -> None:
         parts = urlsplit(target.url)
@@ -118,43 +117,74 @@ class _Connection:
         path = f"/v1/models/{quote(target.model, safe='')}:predict"
         key = f"authorization: Bearer {target.key}\r\n" if target.key else ""
         self._head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\n{key}content-type: application/json\r\n"
-        self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._read = b""
+        self._needed = 0  # bytes of the answer; 0: its headers are not whole
+        self._answer: asyncio.Future[int] | None = None
 
     async def ask(self, content: bytes) -> int | str:
         """Send one request; give its status, or the kind of failure."""
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(self._ask(content), _ANSWER_SECONDS)
-        except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError, IndexError) as error:
+            if self._transport is None:
+                opening = loop.create_connection(lambda: self, self._host, self._port)
+                await asyncio.wait_for(opening, _OPEN_SECONDS)
+        except (OSError, TimeoutError) as error:
+            return type(error).__name__
+        assert self._transport is not None
+        answer: asyncio.Future[int] = loop.create_future()
+        self._answer = answer
+        self._read, self._needed = b"", 0
+        timer = loop.call_later(_ANSWER_SECONDS, self._fail, TimeoutError())
+        self._transport.write(f"{self._head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        try:
+            return await answer
+        except (OSError, TimeoutError, ValueError, IndexError) as error:
             self.close()
             return type(error).__name__
+        finally:
+            timer.cancel()
 
-    async def _ask(self, content: bytes) -> int:
-        if self._line is None:
-            opening = asyncio.open_connection(self._host, self._port)
-            self._line = await asyncio.wait_for(opening, _OPEN_SECONDS)
-        reader, writer = self._line
-        writer.write(f"{self._head}content-length: {len(content)}\r\n\r\n".encode() + content)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        if b"connection: close" in head:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to write."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, until the answer is whole."""
+        self._read += data
+        try:
+            if not self._needed:
+                head, end, _ = self._read.partition(b"\r\n\r\n")
+                if not end:
+                    return
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                self._needed = len(head) + len(end) + length
+            if len(self._read) < self._needed:
+                return
+            status = int(self._read.split(b" ", 2)[1])
+        except (ValueError, IndexError) as error:
+            self._fail(error)
+            return
+        if b"connection: close" in self._read.partition(b"\r\n\r\n")[0].lower():
             self.close()
-        return int(head.split(b" ", 2)[1])
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._transport = None
+        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
 
     def close(self) -> None:
         """Close it; the next request opens another."""
-        if self._line is not None:
-            with contextlib.suppress(OSError, RuntimeError):
-                self._line[1].close()
-            self._line = None
-
-    async def end(self) -> None:
-        """Close it, and wait until it is."""
-        line = self._line
-        self.close()
-        if line is not None:
-            with contextlib.suppress(OSError):
-                await line[1].wait_closed()
+        if self._transport is not None:
+            self._transport.abort()  # nothing is left to be sent; the end is told before another connection opens
+            self._transport = None
 
 
 def _contents(target: Target) -> list[bytes]:
@@ -174,7 +204,7 @@ async def ask_closed(target: Target, *, clients: int, seconds: float, name: str 
             place += clients
             if status == 429 or isinstance(status, str):  # one that is refused waits before it asks again
                 await asyncio.sleep(0.05)
-        await connection.end()
+        connection.close()
 
     await asyncio.gather(*(client(number) for number in range(clients)))
     return counts.stage(name)
@@ -215,7 +245,9 @@ async def ask_open(target: Target, *, rate: float, seconds: float, name: str = "
     await asyncio.gather(*tasks)
     if unsent:  # neither the service nor these clients kept up
         counts.failed["not sent"] += unsent
-    await asyncio.gather(*(connection.end() for connection in idle))
+    for connection in idle:
+        connection.close()
+    await asyncio.sleep(0)  # lets the sockets close
     return counts.stage(name)
 
 

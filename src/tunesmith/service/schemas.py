@@ -135,6 +135,14 @@ class RowsToLabel(BaseModel):
     rows: list[RowToLabel]
 
 
+class CleanedVersion(BaseModel):
+    """A version whose bundle kept rows that were removed."""
+
+    model: str
+    version: int
+    rows: int
+
+
 class DeletionReply(BaseModel):
     """What was removed, and what it leaves behind."""
 
@@ -144,6 +152,7 @@ class DeletionReply(BaseModel):
     backups: int
     is_overwritten: bool
     remark: str
+    versions: list[CleanedVersion] = Field(description="whose kept rows were removed too")
 
 
 class LoadRequest(Strict):

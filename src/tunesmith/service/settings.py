@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.data.feedback.backup import FOLDER
+from tunesmith.data.feedback.database import file_of, read_url
 from tunesmith.errors import PlanProblem, nearest_first
 
 _MOST_CONFIG_BYTES = 1_000_000
@@ -47,6 +49,7 @@ class Settings:
         None, "file with the key by which masked values can be given back; none: they cannot"
     )
     retention_days: float = setting(0.0, "delete kept rows after so many days; 0: never")
+    backup_hours: float = setting(24.0, "back up the feedback store, where it is SQLite, after so many hours; 0: never")
     feedback_per_day: int = setting(1000, "rows of feedback that one key may give in a day; 0: no limit")
     max_body_bytes: int = setting(2_000_000, "largest body of a request")
     max_inputs: int = setting(256, "most inputs in one request")
@@ -85,6 +88,12 @@ class Settings:
     def store_url(self) -> str:
         """Where feedback is kept."""
         return self.store or f"sqlite:///{self.registry / 'feedback.sqlite'}"
+
+    @property
+    def backups(self) -> Path | None:
+        """Where backups of the feedback store are put; None where a server keeps it, which has its own."""
+        path = file_of(read_url(self.store_url))
+        return None if path is None else path.parent / FOLDER
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

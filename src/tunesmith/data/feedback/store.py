@@ -286,6 +286,12 @@ class FeedbackStore:
         with self._reading() as connection:
             return {str(bundle): int(count) for bundle, count in connection.execute(counted)}
 
+    def feedback_of(self, subject: str) -> list[str]:
+        """Give the ids of what is kept of one person's feedback."""
+        with self._reading() as connection:
+            rows = connection.execute(select(feedback.c.id).where(feedback.c.subject == kept_subject(subject)))
+            return [str(row[0]) for row in rows]
+
     def delete_subject(self, subject: str) -> Deletion:
         """Remove every row of one person, and its bytes; see `Deletion` for what is left to do elsewhere.
 

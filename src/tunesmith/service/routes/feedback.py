@@ -77,10 +77,12 @@ def add_routes(app: FastAPI) -> None:
     async def delete_subject(
         subject: Annotated[Subject, Path(min_length=1)], request: Request, _: MayAdmin
     ) -> Response:
-        """Remove every row of one person from the store, its bytes and its backups."""
-        gone = await parts_of(request).demand_keeper().delete_subject(subject)
+        """Remove every row of one person from the store, its bytes and its backups, and from what bundles keep."""
+        parts = parts_of(request)
+        gone, erased = await parts.demand_keeper().delete_subject(subject, parts.registry)
         names = ("answers", "feedback", "bundles", "backups", "is_overwritten", "remark")
-        return json_response({name: to_json(getattr(gone, name)) for name in names})
+        versions = [{"model": each.name, "version": each.number, "rows": each.rows} for each in erased]
+        return json_response({**{name: to_json(getattr(gone, name)) for name in names}, "versions": versions})
 
 
 def _opinion(body: FeedbackRequest, answered: Any) -> bool | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tunesmith.bundle.atomic import MANIFEST, find_damage, write_file, write_json
 from tunesmith.bundle.registry import Registry
+from tunesmith.data.feedback.store import Deletion, FeedbackStore
 from tunesmith.data.replay import FILE, read_kept, write_kept
 from tunesmith.models.find import hash_file
 
@@ -25,6 +26,21 @@ class Erased:
     number: int
     run: Path
     rows: int
+
+
+def delete_subject(store: FeedbackStore, subject: str, *, registry: Registry) -> tuple[Deletion, tuple[Erased, ...]]:
+    """Remove every row of one person from the store, its backups and what bundles keep.
+
+    Bundles come first: if the store forgot first and this were cut off, nobody would know which rows to look
+    for. Those that arrive in between are removed afterwards.
+
+    Raises:
+        StoreProblem: The store cannot be used now; do it again.
+        MachineProblem: A bundle's file cannot be written; do it again.
+    """
+    before = erase_feedback(registry, store.feedback_of(subject))
+    gone = store.delete_subject(subject)
+    return gone, before + erase_feedback(registry, gone.feedback_ids)
 
 
 def erase_feedback(registry: Registry, feedback_ids: Collection[str]) -> tuple[Erased, ...]:
