@@ -16,7 +16,18 @@ import tempfile
 from pathlib import Path
 
 from contest import Contestant, Figure, Run, arguments, chosen, contest, figure, keep, of
-from training_speed import DYNAMIC, FULL, GROUPED, block_count, field, figures_of, job_of, with_speed
+from training_speed import (
+    DYNAMIC,
+    FULL,
+    FULL_FLOAT32,
+    GROUPED,
+    GROUPED_BF16,
+    block_count,
+    field,
+    figures_of,
+    job_of,
+    with_speed,
+)
 
 PEERS = (DYNAMIC, GROUPED)
 _STUDENT_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # by number of pairs
@@ -24,7 +35,8 @@ _STUDENT_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9
 
 def entrants(blocks: int, steps_per_epoch: int) -> list[Contestant]:
     """Give those of the speed contest that are worth comparing, with the Trainer looking at validation each epoch."""
-    wanted = [each for each in field(blocks, 0) if each.script in {"trainer", "tunesmith_train"}]
+    trained = [each for each in field(blocks, 0) if each.script in {"trainer", "tunesmith_train"}]
+    wanted = [each for each in trained if each.name not in {GROUPED_BF16, FULL_FLOAT32}]
     looking = {"evaluate_steps": steps_per_epoch}
     return [
         dataclasses.replace(each, options={**each.options, **looking}) if each.script == "trainer" else each

@@ -5,6 +5,7 @@
 Tokens are real ones: padding counts for nobody. Only training is timed, not reading, tokenising or evaluating; what a
 cache of frozen blocks costs to fill counts as training. `matrix peak` is what a bare matrix product of the model's
 shapes reaches on this machine in the same round; from it follows the limit of tokens per second.
+Tunesmith takes bf16 where the CPU has units for it; `float32` shows it without, and the Trainer is asked for bf16 too.
 `--set plain_steps=20` bounds the tutorial loop, which is several times slower; a step costs what it costs.
 """
 
@@ -19,12 +20,14 @@ from contest import Contestant, Figure, Run, arguments, chosen, contest, figure,
 from rows import count_tokens, cut
 
 DYNAMIC, GROUPED, PLAIN, PEAK = "HF Trainer, dynamic padding", "HF Trainer, grouped", "tutorial loop", "matrix peak"
-FULL = "tunesmith full"
+GROUPED_BF16 = "HF Trainer, grouped, bf16"
+FULL, FULL_FLOAT32 = "tunesmith full", "tunesmith full, float32"
 _STEADY = {"patience": 10_000}  # the same steps for all
 TUNESMITH = {
     FULL: {**_STEADY, "method": "full"},
     "tunesmith, 2 lowest blocks frozen": {**_STEADY, "method": "top-layers", "top_layers": -2},
     "tunesmith, 4 lowest blocks frozen": {**_STEADY, "method": "top-layers", "top_layers": -4},
+    FULL_FLOAT32: {**_STEADY, "method": "full", "mixed_precision": "no"},
 }
 TUNESMITH_NAMES = tuple(TUNESMITH)
 GOALS = {(FULL, DYNAMIC): "2.5", (FULL, GROUPED): "1.6", (FULL, PLAIN): "7"} | {
@@ -44,6 +47,7 @@ def field(blocks: int, plain_steps: int) -> list[Contestant]:
         Contestant(PEAK, "matrix_peak"),
         Contestant(DYNAMIC, "trainer"),
         Contestant(GROUPED, "trainer", {"sampling": "group_by_length"}),
+        Contestant(GROUPED_BF16, "trainer", {"sampling": "group_by_length", "settings": {"bf16": True}}),
         Contestant(PLAIN, "plain_loop", {"max_steps": plain_steps}),
         *ours,
     ]
@@ -94,7 +98,7 @@ def with_speed(runs: list[Run]) -> list[Run]:
 def figures_of(runs: list[Run], case: str, ours: tuple[str, ...] = TUNESMITH_NAMES) -> list[Figure]:
     """Give tokens per CPU second of each, and each of ours over each peer, with the limit that the matrix peak sets."""
     found: list[Figure] = []
-    peers = (DYNAMIC, GROUPED, PLAIN)
+    peers = (DYNAMIC, GROUPED, GROUPED_BF16, PLAIN)
     for name in (*peers, *ours):
         speeds = [run.value("tokens_per_cpu_second") for run in of(runs, name, case).values()]
         found += figure(name, speeds, unit="tokens/CPU s", case=case)
