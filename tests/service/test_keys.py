@@ -111,7 +111,7 @@ def test_the_command_shows_a_key_once(tmp_path, capsys):
     assert Keys(tmp_path).find(text) is not None
     assert main(["keys", "list", "--json", "--registry", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert text.split("_")[2] not in shown
+    assert text.split("_", 2)[2] not in shown  # a secret may have such a sign itself
     (row,) = json.loads(shown)
     assert (row["name"], row["roles"], row["state"]) == ("shop", ["predict", "feedback"], "active")
     assert main(["keys", "revoke", "shop", "--registry", str(tmp_path)]) == 0
