@@ -234,14 +234,20 @@ def group_gap(trial: Trial) -> Rule:
 
 
 def mistakes(trial: Trial) -> Rule:
-    """Mistyped texts cost the candidate no more than they cost the champion."""
+    """Mistyped texts cost the candidate no more than the champion, or it still answers them as well.
+
+    Who has learnt to answer more clean texts has more to lose: only what also falls behind the champion is a harm.
+    """
     if trial.mistyped is None:
         return Rule("mistyped texts", True, "mistakes in texts of this task would change what is right")
     first, second, places = trial.mistyped
     lost_before = trial.champion.is_right[places].astype(float) - first
     lost_after = trial.candidate.is_right[places].astype(float) - second
     worse = float((lost_after - lost_before).mean())
-    lowest = least((lost_after - lost_before)[draws(len(places))].mean(1)) if worse > MISTYPED else 0.0
+    lowest = 0.0
+    if worse > MISTYPED:
+        rows = draws(len(places))
+        lowest = min(least((lost_after - lost_before)[rows].mean(1)), least((first - second)[rows].mean(1)))
     reason = (
         f"mistyping a tenth of the letters costs {100 * lost_before.mean():.1f} -> {100 * lost_after.mean():.1f} points"
     )

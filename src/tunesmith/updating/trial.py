@@ -21,6 +21,7 @@ from tunesmith.tasks import Answered
 from tunesmith.types import Feedback, Record
 
 Truths = npt.NDArray[np.bool_]
+Shares = npt.NDArray[np.float64]
 
 _TIMED_ROWS = 20
 _TIMES = 7  # each row is asked of both, in turn
@@ -95,8 +96,11 @@ class Trial:
         return first, second
 
     @functools.cached_property
-    def mistyped(self) -> tuple[Truths, Truths, npt.NDArray[np.int64]] | None:
-        """Which rows each side gets right when they are mistyped, and the places of these rows; None where none can."""
+    def mistyped(self) -> tuple[Shares, Shares, npt.NDArray[np.int64]] | None:
+        """How often (0..1) each side is right when a row is mistyped, and the rows' places; None where none can be.
+
+        Few rows are mistyped several times each: where a mistake falls is chance, which should not decide.
+        """
         task: Any = self.champion.bundle.task
         names = getattr(task, "noisy_fields", ())
         if not names:
@@ -106,13 +110,17 @@ class Trial:
         some = [self.records[place] for place in places]
         texts = [str(record.fields[name]) for record in some for name in names if record.fields.get(name)]
         letters = letters_of(texts)
-        others = [_mistyped(record, names, letters) for record in some]
-        return asked(self.champion.bundle, others).is_right, asked(self.candidate.bundle, others).is_right, places
+        times = max(1, _MISTYPED_ROWS // len(some))
+        others = [_mistyped(record, names, letters, seed) for seed in range(times) for record in some]
+        first, second = (
+            asked(side.bundle, others).is_right.reshape(times, -1).mean(0) for side in (self.champion, self.candidate)
+        )
+        return first, second, places
 
 
-def _mistyped(record: Record, names: Sequence[str], letters: tuple[str, str]) -> Record:
+def _mistyped(record: Record, names: Sequence[str], letters: tuple[str, str], seed: int) -> Record:
     changed = {
-        name: disturbed(record.fields[name], "typos", _MISTYPED_SHARE, seed=0, letters=letters)
+        name: disturbed(record.fields[name], "typos", _MISTYPED_SHARE, seed=seed, letters=letters)
         for name in names
         if isinstance(record.fields.get(name), str)
     }
