@@ -30,9 +30,10 @@ from tunesmith.methods import find_method, upkeep_of
 from tunesmith.methods.delta import take_adapter
 from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, trainable_share
+from tunesmith.models.cpu_attention import cpu_attention
 from tunesmith.models.find import Base
 from tunesmith.models.freed_memory import give_back_memory
-from tunesmith.models.matrix_units import attention_in_float32
+from tunesmith.models.quick_dropout import quick_dropout
 from tunesmith.tasks import TASKS, Example
 from tunesmith.tasks.shown_rows import kept_rows
 from tunesmith.tasks.weighed_rows import weighed
@@ -398,10 +399,14 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def as_computed(plan: Plan, model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Let attention compute in what suits the plan's precision and device."""
-    is_mixed_on_cpu = plan.device == "cpu" and plan.precision == "bf16"
-    return attention_in_float32(model) if is_mixed_on_cpu else contextlib.nullcontext()
+@contextlib.contextmanager
+def as_computed(plan: Plan, model: nn.Module) -> Iterator[None]:
+    """Let attention and dropout compute in the way that suits the plan's device."""
+    if plan.device != "cpu":
+        yield
+        return
+    with cpu_attention(model), quick_dropout(model):
+        yield
 
 
 class as_planned:  # noqa: N801 - reads as the verb it is

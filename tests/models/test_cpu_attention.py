@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from tunesmith.models.matrix_units import attention_in_float32, in_bf16
+from tunesmith.models.cpu_attention import cpu_attention
+from tunesmith.models.matrix_units import in_bf16
 
 BERT = {
     "vocab_size": 70,
@@ -38,7 +39,7 @@ def batch():
 
 def test_without_autocast_nothing_changes(model, batch):
     plain = model(**batch).logits
-    with attention_in_float32(model):
+    with cpu_attention(model):
         assert torch.equal(model(**batch).logits, plain)
 
 
@@ -76,12 +77,51 @@ def test_gradients_are_those_of_float32_up_to_the_rounding_of_bf16(model, batch)
 def test_another_kind_of_attention_is_left_alone():
     config = transformers.BertConfig(**BERT)
     model = transformers.BertForSequenceClassification._from_config(config, attn_implementation="eager")
-    with attention_in_float32(model):
+    with cpu_attention(model):
         assert model.config._attn_implementation == "eager"
     assert model.config._attn_implementation == "eager"
 
 
 def test_the_model_is_as_it_was_after_a_fault(model):
-    with pytest.raises(KeyError), attention_in_float32(model):
+    with pytest.raises(KeyError), cpu_attention(model):
         raise KeyError
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_with_dropout_it_attends_as_torch_does_on_average(has_mask):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**{**BERT, "attention_probs_dropout_prob": 0.3}, num_labels=3)
+    model = transformers.BertModel(config, add_pooling_layer=False)
+    ids = torch.randint(5, 60, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    given = {"input_ids": ids, "attention_mask": mask if has_mask else None}
+
+    def mean_state() -> torch.Tensor:
+        with torch.no_grad():
+            return torch.stack([model(**given).last_hidden_state for _ in range(400)]).mean(0)[mask.bool()]
+
+    model.eval()
+    with torch.no_grad():
+        still = model(**given).last_hidden_state[mask.bool()]
+    model.train()
+    plain = mean_state()
+    with cpu_attention(model):
+        quick = mean_state()
+    noise = float((plain - still).abs().mean())
+    assert 0 < float((quick - plain).abs().mean()) < max(0.02, 2 * noise)
+
+
+def test_a_causal_model_with_dropout_looks_at_nothing_later():
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 70, "n_positions": 32}
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**shape, attn_pdrop=0.5, resid_pdrop=0.0, embd_pdrop=0.0)
+    )
+    ids = torch.randint(5, 60, (2, 9))
+    other = ids.clone()
+    other[:, 5:] = 7
+    with cpu_attention(model):
+        first, second = ((torch.manual_seed(2), model(input_ids=each).logits[:, :5])[1] for each in (ids, other))
+    assert torch.allclose(first, second, atol=1e-6)
