@@ -87,8 +87,8 @@ class Keeper:
                 self._pending.pop(row.prediction, None)
             self._on_dropped(dropped)
 
-    async def add(self, said: Said, *, by: str, tenant: str, sees_all: bool = False) -> Feedback:
-        """Keep one piece of feedback; it is on the disk when this returns.
+    async def add(self, said: Said, *, by: str, tenant: str, sees_all: bool = False) -> tuple[Feedback, float | None]:
+        """Keep one piece of feedback; it is on the disk when this returns. Gives it, and how sure the answer was.
 
         Args:
             said: What was sent.
@@ -145,7 +145,7 @@ class Keeper:
         finally:
             self._waiting -= 1
 
-    def _add(self, said: Said, by: str, tenant: str, sees_all: bool) -> Feedback:
+    def _add(self, said: Said, by: str, tenant: str, sees_all: bool) -> tuple[Feedback, float | None]:
         waiting = self._pending.get(said.prediction)
         about = self._masked(waiting) if waiting is not None else self._store.find(said.prediction)
         if about is None or (about.tenant != tenant and not sees_all):
@@ -174,7 +174,7 @@ class Keeper:
             self._store.add(feedback)
         except DataProblem as error:
             raise HttpProblem(422, "bad_feedback", "this cannot be kept", do="send texts, numbers, lists") from error
-        return feedback
+        return feedback, about.confidence
 
     def _write(self, rows: Sequence[Answered]) -> None:
         """Mask and write; what cannot be written after a few tries is counted and gone."""

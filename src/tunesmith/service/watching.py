@@ -103,9 +103,16 @@ class Watcher:
         return monitor.report() if monitor is not None else None
 
     def standing(self, model: str, bundle: str) -> Sequence[str]:
-        """Give the alerts that stand against a bundle: a canary that has one is taken back."""
-        monitor = self._known.get((model, bundle))
-        return [alert.rule for alert in monitor.alerts()] if monitor is not None else []
+        """Give the alerts that a bundle has and the live one has not: a canary with one is taken back.
+
+        What both see, e.g. that people ask something else, is no fault of the newer one.
+        """
+        served = self._answering.models().get(model)
+        own, live = (
+            {alert.rule for alert in monitor.alerts()} if (monitor := self._known.get((model, each))) else set()
+            for each in (bundle, served.bundle if served is not None else "")
+        )
+        return sorted(own if served is not None and served.bundle == bundle else own - live)
 
     def flush(self, seconds: float) -> bool:
         """Wait until every row was shown; whether that came about in time."""

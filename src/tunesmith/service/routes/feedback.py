@@ -39,12 +39,12 @@ def add_routes(app: FastAPI) -> None:
                 422, "empty_feedback", "this says nothing of the answer", do="send is_correct, corrected or comment"
             )
         said = Said(body.prediction, body.is_correct, body.corrected, body.comment, body.subject)
-        kept = await keeper.add(said, by=caller.name, tenant=caller.tenant, sees_all=caller.may("admin"))
+        kept, confidence = await keeper.add(said, by=caller.name, tenant=caller.tenant, sees_all=caller.may("admin"))
         parts.meters.feedback.labels(kept.model).inc()
         request.scope["state"]["told"] |= {"model": kept.model}
         is_correct = _opinion(body, kept.answered)
         if parts.watcher is not None and is_correct is not None:
-            parts.watcher.hear(Heard(kept.model, kept.bundle, is_correct=is_correct))
+            parts.watcher.hear(Heard(kept.model, kept.bundle, is_correct, confidence))
         return json_response({"feedback": kept.id, "prediction": kept.prediction, "model": kept.model}, 201)
 
     @app.get(
