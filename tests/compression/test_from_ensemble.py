@@ -73,6 +73,7 @@ def test_an_ensemble_teaches_what_it_answers(made, toy_options):
     assert "states are not learnt from: the teacher is an ensemble" in job.remarks
 
 
+@pytest.mark.slow
 def test_the_command_makes_both_and_says_where(runs, tmp_path, capsys):
     more = toy_world.write_csv(
         tmp_path / "more.csv", [(text, "") for text, _ in toy_world.rows(12, seed=71)], ("text", "note")
