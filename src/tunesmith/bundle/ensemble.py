@@ -23,6 +23,7 @@ from tunesmith.bundle.members import TOKENS, Ensemble, content_of, why_no_ensemb
 from tunesmith.bundle.report import LINES, metric_name, points
 from tunesmith.bundle.shared_rows import SharedRows, shared_rows
 from tunesmith.bundle.voting import SOFT, STACKED, equal_vote, fit_soft, fit_stack, log_loss
+from tunesmith.data.replay import FILE as KEPT
 from tunesmith.engines import TORCH
 from tunesmith.errors import PlanProblem
 from tunesmith.metrics import LOWER_IS_BETTER, goodness
@@ -81,7 +82,7 @@ def make_ensemble(
     _demand_sensible(wishes)
     members = tuple(load(run, engine=TORCH) for run in runs)
     _demand_fitting(members, wishes)
-    folder = _free_folder(wishes.out or f"{members[0].path.absolute()}-ensemble")
+    folder = _free(folder_of(runs, wishes))
     say("looking for rows that no member has learnt from")
     rows = shared_rows(members, wishes.data)
     if members[0].plan.task == "token-classification":
@@ -90,6 +91,7 @@ def make_ensemble(
     say(f"fitting on {len(rows.valid):,} rows" if rows.valid else "mixing equally: there are no rows to fit on")
     ensemble = Ensemble(members[0].plan.task, members[0].labels, members, equal_vote(len(members)))
     ensemble, remarks = _fitted(ensemble, rows.valid, wishes)
+    remarks = (*remarks, *_partly_known(members))
     say(f"measuring on {len(rows.test):,} rows")
     return _measured(ensemble, rows, folder, wishes, started=started, remarks=remarks)
 
@@ -142,8 +144,21 @@ def _demand_same_tokens(members: Sequence[Bundle], records: Sequence[Record]) ->
             )
 
 
-def _free_folder(out: str) -> Path:
-    folder = Path(out).expanduser().absolute()
+def _partly_known(members: Sequence[Bundle]) -> list[str]:
+    """Say of which members not all training rows are known, so that they may have learnt from a measured one."""
+    return [
+        f"'{member.name}' is an update, which keeps some of its rows alone: what else it learnt from is not looked at"
+        for member in members
+        if (member.path / KEPT).is_file()
+    ]
+
+
+def folder_of(runs: Sequence[str | Path], wishes: Wishes) -> Path:
+    """Give where the ensemble of these runs will be."""
+    return Path(wishes.out or f"{Path(runs[0]).expanduser().absolute()}-ensemble").expanduser().absolute()
+
+
+def _free(folder: Path) -> Path:
     if folder.exists():
         raise PlanProblem(f"{folder} is there already", where="--out", do="choose another name with --out")
     return folder

@@ -24,7 +24,7 @@ from tunesmith import metrics
 from tunesmith.bundle.atomic import MANIFEST
 from tunesmith.bundle.voting import NO_OFFSET, Choices, Floats, Ints, Vote
 from tunesmith.errors import BundleProblem, PlanProblem
-from tunesmith.tasks import Example
+from tunesmith.tasks import TASKS, Example
 from tunesmith.types import Record, from_json, to_json
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ def why_no_ensemble(task: str) -> str | None:
     """Give the reason why runs of a task cannot be mixed; None when they can."""
     if task in KINDS:
         return None
+    if task not in TASKS:
+        return "it is not one that Tunesmith ships, so that it cannot be told what its answers are"
     return _WHY_NOT.get(task, "its answers are texts, which have no probabilities over labels")
 
 

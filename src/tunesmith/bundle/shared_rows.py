@@ -34,7 +34,7 @@ class SharedRows:
 class _Parts:
     """Which rows a run has where, by the keys of their fields."""
 
-    targets: Mapping[str, Mapping[int, frozenset[str]]]  # part -> key -> what the rows are labelled as
+    targets: Mapping[str, Mapping[int, set[str]]]  # valid, test -> key -> what the rows are labelled as
     groups: Mapping[str, frozenset[int]]  # part -> keys of what a split keeps together
 
 
@@ -50,14 +50,14 @@ def shared_rows(members: Sequence[Bundle], path: str | Path = "") -> SharedRows:
     """
     first = members[0]
     seen: dict[object, _Parts] = {}
-    each, own = [], {part: part_rows(first, part) for part in ("valid", "test")}
+    each = []
     for member in members:
         data = member.plan.data
         key = (data["fingerprint"], tuple(sorted(file["sha256"] for file in data["files"].values())))
         if key not in seen:
             seen[key] = _parts_of(member)
         each.append(seen[key])
-    candidates: Sequence[Record] = read_labelled(first, path)[0] if path else own["test"]
+    candidates: Sequence[Record] = read_labelled(first, path)[0] if path else part_rows(first, "test")
     left_out: Counter[str] = Counter()
     test = []
     for record in candidates:
@@ -67,7 +67,7 @@ def shared_rows(members: Sequence[Bundle], path: str | Path = "") -> SharedRows:
             test.append(record)
     if not test:
         raise _nothing_shared(members, left_out, str(path))
-    valid = [record for record in own["valid"] if _is_valid_for_all(first, record, each)]
+    valid = [record for record in part_rows(first, "valid") if _is_valid_for_all(first, record, each)]
     return SharedRows(test, valid, dict(left_out))
 
 
@@ -77,10 +77,10 @@ def _parts_of(member: Bundle) -> _Parts:
         found: dict[int, set[str]] = {}
         together = set()
         for record in part_rows(member, part):
-            found.setdefault(fields_key(record.fields), set()).add(repr(record.target))
             together.add(fields_key(task.group_of(record.fields)))
-        targets[part] = {key: frozenset(values) for key, values in found.items()}
-        groups[part] = frozenset(together)
+            if part != "train":
+                found.setdefault(fields_key(record.fields), set()).add(repr(record.target))
+        targets[part], groups[part] = found, frozenset(together)
     return _Parts(targets, groups)
 
 

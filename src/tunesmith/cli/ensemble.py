@@ -56,10 +56,14 @@ def run(options: argparse.Namespace, output: Output) -> int:
     settings = read_sets(options.set)
     if settings and not options.distil:
         raise PlanProblem("--set is for --distil: nothing is trained", where="command line", do="add --distil")
-    from tunesmith.bundle.ensemble import Wishes, make_ensemble
+    from tunesmith.bundle.ensemble import Wishes, folder_of, make_ensemble
     from tunesmith.cli.ensemble_table import document_of, ensemble_lines
 
     wishes = Wishes(options.by, options.weights, options.data, options.out, options.copy)
+    if options.distil:
+        from tunesmith.compression.from_ensemble import student_folder
+
+        student_folder(folder_of(options.runs, wishes), settings)  # told before anything is measured
     made = make_ensemble(options.runs, wishes, say=lambda text: output.say(f"{text} ..."))
     output.say()
     output.show(ensemble_lines(made))

@@ -34,6 +34,19 @@ class Lessons:
     stop_signal: Callable[[], int] = lambda: 0
 
 
+def student_folder(ensemble: str | Path, settings: Mapping[str, Any]) -> Path:
+    """Give where the student will be: as `out` says, else beside the ensemble.
+
+    Raises:
+        PlanProblem: Something is there already.
+    """
+    folder = Path(str(settings.get("out") or f"{ensemble}-distilled")).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        do = "choose another name: --set out=FOLDER"
+        raise PlanProblem(f"the folder of the distilled model, {folder}, is there already", where="--distil", do=do)
+    return folder
+
+
 def demand_teachable(ensemble: Bundle) -> None:
     """Refuse an ensemble whose answers cannot be learnt from.
 
@@ -69,7 +82,8 @@ def distil_ensemble(made: Made, lessons: Lessons) -> Compression:
     first = ensemble.ensemble.members[0]
     settings = dict(lessons.settings)
     base = str(settings.pop("model", "") or read_recipe(first.path / "recipe.yaml")["model"])
-    out = Path(str(settings.pop("out", "") or f"{ensemble.path}-distilled")).expanduser().absolute()
+    out = student_folder(ensemble.path, settings)
+    settings.pop("out", None)
     shop = Workshop(ensemble, out, out.name, settings=settings, show=lessons.show, say=lessons.say)
     job = shop.job(base, base, out=str(out))
     lessons.say(f"distilling into {job.plan.base}")

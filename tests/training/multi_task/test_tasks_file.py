@@ -59,6 +59,7 @@ def test_other_recipes_are_no_such_file(tmp_path):
         ("tasks: [{data: a.csv}, {name: b}]", "entry 2 of tasks names no data"),
         ("tasks: [{data: a.csv}, {data: b/a.csv}]", "two tasks are called 'a'"),
         ("tasks: [{data: a.csv}, {data: b.csv, name: ../b}]", "a task cannot be called '../b'"),
+        ("tasks: [{data: a.csv}, {data: b.csv, name: alone}]", "a task cannot be called 'alone'"),
         ("tasks: [{data: a.csv}, {data: b.csv, learning_rate: 0.1}]", "learning_rate belongs to the body that all"),
         ("tasks: [{data: a.csv}, {data: b.csv, colour: red}]", "no recipe key 'colour'"),
         ("test: t.csv\ntasks: [{data: a.csv}, {data: b.csv}]", "test stands at the top"),
@@ -70,7 +71,7 @@ def test_other_recipes_are_no_such_file(tmp_path):
         ("x: &a [1]\ntasks: [*a, *a]", "repeats parts of itself by aliases"),
         ("tasks: [{data: a.csv}", "this file is not YAML"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_what_makes_no_sense_is_refused(tmp_path, text, what):
     with pytest.raises(PlanProblem) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from tunesmith.bundle.evaluate import evaluate
 from tunesmith.bundle.load import load
 from tunesmith.cli import main
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
+from tunesmith.tasks import find_task
+from tunesmith.training.multi_task.plan import seen_elsewhere
 from tunesmith.training.multi_task.run import prepare_together, resume_together
 from tunesmith.training.multi_task.shared_body import WHICH, Joined
 from tunesmith.training.multi_task.tasks_file import read_tasks_file
@@ -112,6 +115,19 @@ def test_the_saved_bodies_are_the_same_bits(together):
     assert 'href="token/report.html"' in page
 
 
+def test_texts_that_another_task_learns_from_are_told_of():
+    def job(train, test):
+        parts = {"train": train, "test": test}
+        rows = {part: [SimpleNamespace(fields={"text": text}) for text in texts] for part, texts in parts.items()}
+        return SimpleNamespace(intake=SimpleNamespace(task=find_task("topic"), splits=SimpleNamespace(**rows)))
+
+    said = seen_elsewhere({"one": job(["a", "b"], ["c", "D "]), "other": job(["d", "c", "x"], ["y"])})
+    assert said == [
+        "2 of 2 test rows of one have texts that other learns from, with labels of its own; to be strict, give both "
+        "tasks test files with the same texts"
+    ]
+
+
 def test_a_step_is_of_one_task_and_reaches_its_head_and_the_body_alone(asked):
     found = prepare_together(read_tasks_file(asked("step", epochs=1)))
     joined = Joined([job.examples["train"] for job in found.jobs.values()])
@@ -150,6 +166,21 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(asked, entries, tmp_path
     found = trained(again)
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_left_off_before_measuring_is_measured_when_it_goes_on(asked, entries, tmp_path):
+    path = asked("left", entries[:2], epochs=1)
+    first = prepare_together(read_tasks_file(path, {"out": str(tmp_path / "left")}))
+    weights = trained(first)
+    again = resume_together(tmp_path / "left")
+    (tmp_path / "left" / "text").mkdir()  # as if killed in the middle of writing
+    (tmp_path / "left" / "text" / "config.json").write_text("{}", encoding="utf-8")
+    list(again.run())
+    assert set(again.bundles) == {"text", "token"}
+    assert find_damage(tmp_path / "left" / "text") == []
+    kept = again.bundles["token"].model.base_model.encoder.state_dict()
+    assert all(torch.equal(tensor, weights[f"shared.encoder.{name}"]) for name, tensor in kept.items())
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ split and encoded, the baselines measured, the head calibrated, the bundle writt
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -23,9 +22,8 @@ from typing import Any
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
-from tunesmith.metrics import NO_SHARE
 from tunesmith.models.anatomy import find_anatomy
-from tunesmith.tasks.batching import lengths_of, steps_per_epoch
+from tunesmith.tasks.batching import lengths_of
 from tunesmith.training import folder as run_folder
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
 from tunesmith.training.job import Job, as_computed, as_planned
@@ -33,17 +31,15 @@ from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.training.memo import Memo
 from tunesmith.training.multi_task.mixture import Mixture, shares
+from tunesmith.training.multi_task.plan import demand_headed, make_shared_plan, plan_of, seen_elsewhere, selects_by
 from tunesmith.training.multi_task.report import LINEAGE, SUMMARY, Outcome, render_summary, summary_of
-from tunesmith.training.multi_task.shared_body import SCORE, Joined, Part, SharedBody, SharedObjective
+from tunesmith.training.multi_task.shared_body import Joined, Part, SharedBody, SharedObjective
 from tunesmith.training.multi_task.tasks_file import FILE, POWERS, TasksFile, read_tasks_file
 from tunesmith.training.prepare import demand_same, prepare, prepare_resume, read_plan
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.types import Event, Plan
 
 ALONE = "alone"
-_SHARED_OPTIONS = ("epochs", "batch_size", "gradient_accumulation_steps", "batch_tokens", "learning_rate",
-                   "head_learning_rate_factor", "eval_steps")  # fmt: skip
-"""Entries of the shared plan that hold for the plan of each task too."""
 
 
 @dataclass
@@ -206,90 +202,22 @@ def prepare_together(file: TasksFile) -> Together:
     memo, jobs, remarks = Memo(), {}, []
     for name, recipe in file.recipes.items():
         job = prepare(recipe, memo=memo)
-        _demand_headed(name, job)
+        demand_headed(name, job)
         jobs[name] = job
         remarks += [f"{name}: {remark}" for remark in job.remarks]
     model = SharedBody({name: job.model for name, job in jobs.items()})
     for job in jobs.values():
         job.anatomy = find_anatomy(job.model, has_fresh_head=True)  # of the parts that are shared now
     mixture = Mixture([lengths_of(job.examples["train"]) for job in jobs.values()], POWERS[file.sampling])
-    plan = _plan(file, jobs)
+    plan = make_shared_plan(file, jobs)
     for name, job in jobs.items():
-        job.plan = _plan_of(name, job.plan, plan, file)
+        job.plan = plan_of(name, job.plan, plan, file)
     parts = [
-        Part(name, job.intake.task, job.tokenizer, job.plan.labels, job.examples["valid"], _selects(job.plan))
+        Part(name, job.intake.task, job.tokenizer, job.plan.labels, job.examples["valid"], selects_by(job.plan))
         for name, job in jobs.items()
     ]
+    remarks += seen_elsewhere(jobs)
     return Together(file, jobs, model, SharedObjective(parts, mixture), plan, remarks)
-
-
-def _selects(plan: Plan) -> str:
-    return str(plan.options["select_by"])
-
-
-def _demand_headed(name: str, job: Job) -> None:
-    """Refuse tasks that cannot share the body of an encoder under a fresh head."""
-    task, anatomy = job.intake.task, job.anatomy
-    reason = ""
-    if not task.has_fresh_head:
-        reason = f"task {task.name} answers by the head that the base came with, in words"
-    elif anatomy.is_encoder_decoder:
-        reason = "the base model has an encoder and a decoder, and heads of one kind alone are shared"
-    elif _selects(job.plan) in NO_SHARE:
-        reason = f"it is chosen by {_selects(job.plan)}, which cannot be averaged with the shares of other tasks"
-    if reason:
-        do = "train it by itself: tunesmith train"
-        raise PlanProblem(f"task '{name}' cannot share a body: {reason}", where=f"tasks: {name}", do=do)
-
-
-def _plan(file: TasksFile, jobs: Mapping[str, Job]) -> Plan:
-    """Give the plan of the shared training: the first task's as far as the body goes, the rows of all."""
-    first = next(iter(jobs.values()))
-    plans = {name: job.plan for name, job in jobs.items()}
-    options = dict(first.plan.options)
-    rows = sum(len(job.examples["train"]) for job in jobs.values())
-    each = steps_per_epoch(rows, int(options["batch_size"]) * int(options["gradient_accumulation_steps"]))
-    recipe = first.recipe
-    epochs = max(float(plan.options["epochs"]) for plan in plans.values()) if recipe.epochs == AUTO else recipe.epochs
-    steps = max(1, round(float(epochs) * each))
-    if recipe.max_steps != AUTO:
-        steps = min(steps, int(recipe.max_steps))
-    options |= {"epochs": steps / each, "select_by": SCORE, "metric": SCORE, "sampling": file.sampling}
-    options["eval_steps"] = each if recipe.eval_steps == AUTO else recipe.eval_steps
-    options |= {"prefix_blocks": 0, "compact_embeddings": False}
-    options["tasks"] = {name: {"task": plan.task, "essence": _hash(plan)} for name, plan in plans.items()}
-    seconds = [plan.expected_seconds / max(1, plan.steps) for plan in plans.values()]
-    parts = shares([len(job.examples["train"]) for job in jobs.values()], POWERS[file.sampling])
-    prints = "/".join(str(plan.data["fingerprint"]) for plan in plans.values())
-    data = {
-        "files": {f"{name}.{part}": one for name, plan in plans.items() for part, one in plan.data["files"].items()},
-        "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
-        **{part: sum(int(plan.data[part]) for plan in plans.values()) for part in ("train", "valid", "test")},
-    }
-    return dataclasses.replace(
-        first.plan,
-        task="several",
-        data=data,
-        labels=(),
-        options=options,
-        steps=steps,
-        expected_seconds=steps * sum(part * one for part, one in zip(parts, seconds, strict=True)),
-        expected_memory_mib=max(plan.expected_memory_mib for plan in plans.values()),
-    )
-
-
-def _hash(plan: Plan) -> str:
-    text = json.dumps(plan.essence, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _plan_of(name: str, own: Plan, shared: Plan, file: TasksFile) -> Plan:
-    """Give the plan of one task as it is trained here: a plan of its own id, which says with whom."""
-    together = {"plan": shared.id, "name": name, "with": [one for one in file.recipes if one != name]}
-    options = {**own.options, **{key: shared.options[key] for key in _SHARED_OPTIONS}}
-    options |= {"prefix_blocks": 0, "compact_embeddings": False}
-    options |= {"together": together, "sampling": file.sampling}
-    return dataclasses.replace(own, options=options, steps=shared.steps)
 
 
 def _of_task(event: Event, name: str) -> Event:

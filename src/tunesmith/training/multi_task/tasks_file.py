@@ -51,6 +51,7 @@ _DECLINED = {
     "r_drop": "the losses of several tasks are bent in no one way",
 }
 _LARGEST_BYTES = 1_000_000
+_TAKEN = {"alone", "checkpoints", "lock", "holder", FILE, "plan.json", "log.jsonl", "summary.json", "report.html"}
 _NAME = re.compile(r"[\w][\w.-]{0,60}")
 
 
@@ -153,8 +154,8 @@ def _entry(entry: Any, place: int, where: str) -> tuple[str, dict[str, Any]]:
         raise PlanProblem(what, where=where, do="write: - {name: reviews, data: reviews.csv}")
     given = dict(entry)
     name = str(given.pop("name", "") or Path(str(given["data"])).name.split(".")[0])
-    if not _NAME.fullmatch(name):
-        do = "use letters, digits, dots, dashes and underscores: it becomes a folder"
+    if not _NAME.fullmatch(name) or name in _TAKEN:
+        do = "use letters, digits, dots, dashes and underscores; it becomes a folder beside others of the run"
         raise PlanProblem(f"a task cannot be called '{name}'", where=where, do=do)
     own = _canonical(given, f"{where}, task {name}")
     if strange := [key for key in own if key not in OWN_KEYS]:
