@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ import tunesmith
 from noisy_members import noisy_copies
 from tunesmith import metrics
 from tunesmith.bundle.compare import compare
-from tunesmith.bundle.ensemble import Wishes, make_ensemble
+from tunesmith.bundle.ensemble import Wishes, demand_same_tokens, make_ensemble, partly_known
 from tunesmith.bundle.evaluate import evaluate
 from tunesmith.bundle.export import export
 from tunesmith.bundle.kept_rows import part_rows
@@ -348,6 +349,36 @@ def test_token_logits_are_averaged_under_the_names_of_their_tags():
     assert mean(input_ids=None).logits.tolist() == [[[5.5, 11.0, 16.5]]]
     assert mean.config.id2label == {0: "O", 1: "B-x", 2: "I-x"}
     assert models[0].config.id2label == {}, "the member stays as it is"
+
+
+def test_tokens_of_unlike_tokenizers_are_refused():
+    def member(vocabulary):
+        def tokenizer(text):
+            return {"input_ids": [vocabulary.get(word, 0) for word in text.split()]}
+
+        tokenizer.get_vocab = lambda: vocabulary
+        return SimpleNamespace(name="m", path=Path("runs/m"), tokenizer=tokenizer)
+
+    rows = [record_of((), text="a b")]
+    demand_same_tokens([member({"a": 1, "b": 2}), member({"a": 1, "b": 2})], rows)
+    with pytest.raises(PlanProblem, match="cut texts into other tokens, so their tags cannot be mixed"):
+        demand_same_tokens([member({"a": 1, "b": 2}), member({"a": 2, "b": 1})], rows)
+
+
+def test_members_whose_rows_are_only_partly_known_are_told_of(soft, runs, tmp_path):
+    members = copied(runs[:1], tmp_path)
+    assert partly_known([load(run) for run in runs]) == []
+    (members[0] / "kept_rows.jsonl").write_text("", encoding="utf-8")
+    (said,) = partly_known([SimpleNamespace(path=members[0], name="late")])
+    assert said.startswith("'late' is an update, which keeps some of its rows alone")
+
+
+@pytest.mark.slow
+def test_a_member_may_be_asked_in_words(runs, toy_options, tmp_path):
+    asked = tunesmith.train(**{**toy_options, "method": "zero-shot", "threads": 1, "out": str(tmp_path / "asked")})
+    made = make_ensemble([runs[0], asked.path], Wishes(by="stacked", out=str(tmp_path / "both")))
+    assert load(made.bundle.path).predict("a1 a2 a3")[0].value in asked.labels
+    assert made.after.n == 90
 
 
 TOYS = ("token-classification", "multi-label-classification", "multiple-choice", "text-pair")

@@ -86,12 +86,12 @@ def make_ensemble(
     say("looking for rows that no member has learnt from")
     rows = shared_rows(members, wishes.data)
     if members[0].plan.task == "token-classification":
-        _demand_same_tokens(members, rows.test)
+        demand_same_tokens(members, rows.test)
     started = time.perf_counter()
     say(f"fitting on {len(rows.valid):,} rows" if rows.valid else "mixing equally: there are no rows to fit on")
     ensemble = Ensemble(members[0].plan.task, members[0].labels, members, equal_vote(len(members)))
     ensemble, remarks = _fitted(ensemble, rows.valid, wishes)
-    remarks = (*remarks, *_partly_known(members))
+    remarks = (*remarks, *partly_known(members))
     say(f"measuring on {len(rows.test):,} rows")
     return _measured(ensemble, rows, folder, wishes, started=started, remarks=remarks)
 
@@ -133,7 +133,12 @@ def _demand_fitting(members: Sequence[Bundle], wishes: Wishes) -> None:
         raise refuse(what, "use --by soft with equal weights")
 
 
-def _demand_same_tokens(members: Sequence[Bundle], records: Sequence[Record]) -> None:
+def demand_same_tokens(members: Sequence[Bundle], records: Sequence[Record]) -> None:
+    """Refuse members that cut these texts into other tokens than the first.
+
+    Raises:
+        PlanProblem: Names the two.
+    """
     texts = [str(record.fields["text"]) for record in records[:50]]
     for member in members[1:]:
         if not same_tokens(members[0].tokenizer, member.tokenizer, texts):
@@ -144,7 +149,7 @@ def _demand_same_tokens(members: Sequence[Bundle], records: Sequence[Record]) ->
             )
 
 
-def _partly_known(members: Sequence[Bundle]) -> list[str]:
+def partly_known(members: Sequence[Bundle]) -> list[str]:
     """Say of which members not all training rows are known, so that they may have learnt from a measured one."""
     return [
         f"'{member.name}' is an update, which keeps some of its rows alone: what else it learnt from is not looked at"

@@ -135,7 +135,9 @@ class Ensemble:
 
     def answer_encoded(self, examples: Sequence[Example]) -> Any:
         """Give the mixed answers to examples; each member reads their records in its own way."""
-        return self.answer([example.record for example in examples if example.record is not None])
+        records = [example.record for example in examples if example.record is not None]
+        assert len(records) == len(examples), "an example of these tasks is one row"
+        return self.answer(records)
 
 
 def log_chances(logits_NC: Any) -> Floats:

@@ -204,6 +204,10 @@ class Job:
         """Seconds that the loop has taken so far, over all resumptions."""
         return self._training_seconds
 
+    def credit(self, seconds: float) -> None:
+        """Count seconds of training that were spent elsewhere, e.g. on a body that several tasks share."""
+        self._training_seconds = seconds
+
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML that repeats this run from any folder: its paths are absolute."""

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 from tunesmith.data.normalise import text_key
 from tunesmith.errors import PlanProblem
+from tunesmith.methods import find_method
 from tunesmith.metrics import NO_SHARE
 from tunesmith.tasks.batching import steps_per_epoch
 from tunesmith.training.job import Job
 from tunesmith.training.multi_task.mixture import shares
 from tunesmith.training.multi_task.shared_body import SCORE
 from tunesmith.training.multi_task.tasks_file import POWERS, TasksFile
-from tunesmith.training.plan import choose_batch_size
+from tunesmith.training.plan import choose_batch_size, choose_eval_steps
 from tunesmith.training.recipe import AUTO
 from tunesmith.types import Plan
 
@@ -58,7 +59,8 @@ def make_shared_plan(file: TasksFile, jobs: Mapping[str, Job]) -> Plan:
     if recipe.max_steps != AUTO:
         steps = min(steps, int(recipe.max_steps))
     options |= {"epochs": steps / each, "select_by": SCORE, "metric": SCORE, "sampling": file.sampling}
-    options["eval_steps"] = each if recipe.eval_steps == AUTO else recipe.eval_steps
+    usual = choose_eval_steps(find_method(recipe.method), each, steps)
+    options["eval_steps"] = usual if recipe.eval_steps == AUTO else recipe.eval_steps
     options |= {"prefix_blocks": 0, "compact_embeddings": False}
     options["tasks"] = {name: {"task": plan.task, "essence": _hash(plan)} for name, plan in plans.items()}
     seconds = [plan.expected_seconds / max(1, plan.steps) for plan in plans.values()]

@@ -78,8 +78,10 @@ class Together:
             for event in self._train(folder, checkpoint, stop_signal):
                 log.write(event)
                 yield event
-            for name, job in self.jobs.items():
+            spent = max((event.seconds for event in log.read()), default=0.0)
+            for (name, job), part in zip(self.jobs.items(), self._shares, strict=True):
                 self._demand_going(stop_signal, name)
+                job.credit(part * spent)
                 yield self._event("stage", f"measuring {name}")
                 self._keep(name, job, log.read())
             for name in self.jobs if self.file.alone else ():
