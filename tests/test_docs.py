@@ -23,6 +23,8 @@ PAGES = [
     "docs/regime.md",
     "docs/augmentation.md",
     "docs/few_labels.md",
+    "docs/ensembles.md",
+    "docs/multi_task.md",
     "docs/compression.md",
     "docs/continual.md",
     "docs/deployment.md",

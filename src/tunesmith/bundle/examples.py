@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith import data
 from tunesmith.bundle.evaluate import columns_for
 from tunesmith.bundle.load import Bundle
+from tunesmith.bundle.members import demand_single
 from tunesmith.errors import BundleProblem, DataProblem
 
 
@@ -26,6 +27,7 @@ def with_examples(bundle: Bundle, examples: Mapping[str, Sequence[str]]) -> Bund
     from tunesmith.methods.prototypes import CONFIG, extended
     from tunesmith.tasks.contrast import head_states
 
+    demand_single(bundle, "given further labels")
     plain = dataclasses.replace(bundle, exported=None)  # an exported model has no room for more
     model, tokenizer = plain._engine
     if not hasattr(model.config, CONFIG):

@@ -23,6 +23,7 @@ from tunesmith.bundle.candidates import MEASURED_TOKENS, Candidate, Workbench, w
 from tunesmith.bundle.exported import FACTS, FOLDER, FORMAT
 from tunesmith.bundle.kept_rows import measuring_rows, part_rows
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.members import demand_single
 from tunesmith.bundle.writing_in_8_bits import MOST as MOST_WRITTEN
 from tunesmith.bundle.writing_in_8_bits import measure
 from tunesmith.engines import AUTO, ENGINES, TORCH, demand_engine, demand_installed, is_installed
@@ -101,6 +102,7 @@ def export(
     if engine == TORCH:
         _commit(bundle.path, "", {})
         return Export(bundle.path, None, TORCH)
+    demand_single(bundle, "exported")
     if reason := why_not(bundle, quantize):
         raise reason
     if not hasattr(bundle.task, "inputs"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from tunesmith.bundle.atomic import MANIFEST, NEXT, complete, explain_os_errors, find_damage
 from tunesmith.bundle.exported import FOLDER, Exported, choose_exported, name_of
+from tunesmith.bundle.members import ENTRY, TOKENS, Ensemble, open_ensemble
 from tunesmith.data.layout import Cells, Fault
 from tunesmith.engines import AUTO, TORCH
 from tunesmith.errors import BundleProblem, DataProblem
@@ -41,6 +42,7 @@ class Bundle:
     threads: int | None = None  # CPU threads of an answer; None: what the engine would take
     remark: str = ""  # what the person should know of how it answers
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its task, as an export has chosen them
+    ensemble: Ensemble | None = None  # the runs that answer together in its place
 
     @property
     def id(self) -> str:
@@ -94,6 +96,8 @@ class Bundle:
         """Model (or what runs it) and tokenizer, built once."""
         if self.exported is not None:
             return self.exported.open(self.path / "config.json", threads=self.threads)
+        if self.ensemble is not None:
+            return self.ensemble.model, self.ensemble.tokenizer
         import torch
 
         from tunesmith.bundle.delta import rebuild
@@ -134,6 +138,8 @@ class Bundle:
 
     def answer_encoded(self, examples: Sequence[Example], **options: Any) -> Any:
         """Give the task's raw answers to what `encode` gave, one for each record."""
+        if self.ensemble is not None and self.ensemble.kind != TOKENS:  # each member reads the rows in its own way
+            return self.ensemble.answer_encoded(examples)
         model, tokenizer = self._engine
         task = self.task.configured(options)
         batch_tokens = int(self.facts["batch_tokens"]) if self.exported is None else self.exported.batch_tokens
@@ -309,6 +315,12 @@ def load(
             where=str(folder),
             do="update Tunesmith: pip install --upgrade tunesmith",
         )
+    if ENTRY in facts and engine not in {AUTO, TORCH}:
+        raise BundleProblem(
+            f"an ensemble answers with torch, and engine '{engine}' was asked for",
+            where=str(folder),
+            do="answer with --engine auto, or export a model that was distilled from it",
+        )
     exported, remark = choose_exported(folder, manifest, engine)
     settings: dict[str, Any] = {}
     if exported is not None and exported.engine == TORCH:  # no model of its own: the run's, in 8 bits
@@ -317,7 +329,9 @@ def load(
         _demand_whole(folder, _is_weights)
     plan = from_json(Plan, json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     gain = from_json(Gain, json.loads((folder / "gain.json").read_text(encoding="utf-8")))
-    return Bundle(folder, facts, plan, gain, task, exported, threads, remark, settings)
+    open_run = functools.partial(load, verify=verify, engine=TORCH, threads=threads)
+    ensemble = open_ensemble(folder, facts, open_run) if ENTRY in facts else None
+    return Bundle(folder, facts, plan, gain, task, exported, threads, remark, settings, ensemble)
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:

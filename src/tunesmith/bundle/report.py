@@ -147,7 +147,7 @@ def gain_lines(gain: Gain) -> list[Line]:
 def _line_name(key: str, names: Mapping[str, str], scores: Scores) -> str:
     """Give what the line is called; a baseline that learnt from a sample of the rows says so."""
     rows = scores.details.get("learnt_from")
-    return names.get(key, key) + (f" (of {rows:,} rows)" if rows else "")
+    return str(scores.details.get("called") or names.get(key, key)) + (f" (of {rows:,} rows)" if rows else "")
 
 
 def gain_table_html(name: str, gain: Gain) -> str:

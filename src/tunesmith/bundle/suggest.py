@@ -18,6 +18,7 @@ import numpy as np
 
 from tunesmith import data
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.members import demand_single
 from tunesmith.bundle.unlabelled import KnownTexts, UnlabelledRows, labelled_rows, open_unlabelled
 from tunesmith.bundle.worth_labelling import (
     Floats,
@@ -113,6 +114,7 @@ def suggest(
         DataProblem: No row can be read, or none is new.
     """
     bundle = run if isinstance(run, Bundle) else load(run, engine=TORCH)
+    demand_single(bundle, "asked which rows to label")
     if count < 1:
         raise PlanProblem(f"the number of rows is {count}", where="-n", do="ask for 1 or more")
     demand_by(by, bundle.task)

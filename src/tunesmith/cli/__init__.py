@@ -20,6 +20,7 @@ COMMANDS = {
     "suggest": "choose the rows that are worth a label next, and see what choosing brings",
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
+    "ensemble": "let several runs answer together, and make one model of them",
     "export": "make a run answer fast and without torch (ONNX Runtime, OpenVINO, int8)",
     "compress": "make a run smaller and faster: distil, prune, quantise; each step measured",
     "serve": "answer over HTTP: models, feedback, metrics, OpenAI's routes",

@@ -1,7 +1,7 @@
 """Adapt a base model to labelled rows, and measure what that gained.
 
 DATA is a file of labelled rows (CSV, TSV, JSONL, Parquet, also .gz), a folder saved by the datasets library, or a
-recipe (.yaml). Options override the recipe.
+recipe (.yaml). Options override the recipe. A recipe with a list `tasks` trains several tasks on one body.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem
+from tunesmith.training.multi_task.tasks_file import FILE, is_tasks_file
 from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, read_sets
 from tunesmith.types import to_json
 
@@ -60,6 +61,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, leave_out: Collection[
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Prepare, print the plan, train with a progress line, print what was gained."""
+    if is_tasks_file(options.data or "") or (options.resume and (Path(options.resume) / FILE).is_file()):
+        from tunesmith.cli.train_together import run_together
+
+        return run_together(options, given_values(options), output)
     values = recipe_values(options)
     if int(os.environ.get("RANK", "0")) > 0:
         output.is_quiet = True
@@ -95,11 +100,13 @@ def recipe_values(options: argparse.Namespace) -> dict[str, Any]:
     """Give the recipe's keys: from the file, then from `--set`, then from the flags."""
     is_recipe = options.data and Path(options.data).suffix in {".yaml", ".yml"}
     values = read_recipe(Path(options.data)) if is_recipe else {"data": options.data} if options.data else {}
-    return (
-        values
-        | read_sets(options.set)
-        | {name: value for name in FLAGS if (value := getattr(options, name, None)) is not None}
-    )
+    return values | given_values(options)
+
+
+def given_values(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the keys that stand on the command line: those of `--set`, then the flags."""
+    flags = {name: value for name in FLAGS if (value := getattr(options, name, None)) is not None}
+    return read_sets(options.set) | flags
 
 
 def _print_plan(job: Job | Anytime | SelfTraining, output: Output) -> None:

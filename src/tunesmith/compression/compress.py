@@ -27,6 +27,7 @@ from tunesmith.bundle.evaluate import read_labelled
 from tunesmith.bundle.export import QUANTIZE, export
 from tunesmith.bundle.kept_rows import part_rows
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.members import demand_single
 from tunesmith.compression.candidate import Show, Workshop, demand_compressible, drain
 from tunesmith.compression.distil import blocks_asked, distil
 from tunesmith.compression.lineage import copy_run, write_lineage
@@ -193,6 +194,7 @@ def _demand_sensible(wishes: Wishes) -> None:
 
 def _demand_possible(parent: Bundle, wishes: Wishes, *, is_trained: bool) -> None:
     """Refuse what this run does not allow, before an hour of training."""
+    demand_single(parent, "compressed")
     if is_trained:
         demand_compressible(parent, wishes.unlabelled)
     if (wishes.export or wishes.quantize != "none") and (reason := why_not(parent, wishes.quantize)):

@@ -45,15 +45,16 @@ class Scale:
     Args:
         parent: The run that is compressed.
         records: Labelled rows.
+        name: What the run is called in the table.
     """
 
-    def __init__(self, parent: Bundle, records: Sequence[Record]) -> None:
+    def __init__(self, parent: Bundle, records: Sequence[Record], name: str = "the run") -> None:
         self.parent, self.records = parent, records
         self.metric = str(parent.plan.options["metric"])
         self.scores, self.values = self._answered(parent)
         self.steps: list[Step] = []
         self.bundles: list[Bundle] = []
-        self._add(parent, "the run", self.scores, None, 0.0)
+        self._add(parent, name, self.scores, None, 0.0)
 
     def weigh(self, bundle: Bundle, name: str) -> Step:
         """Score a step, and compare it with the run."""
@@ -119,7 +120,9 @@ def spread(records: Sequence[Record], most: int) -> list[Record]:
 
 
 def answering_bytes(bundle: Bundle) -> int:
-    """Give the bytes of the weights that a bundle answers with: of its export, or of its own model."""
+    """Give the bytes of the weights that a bundle answers with: of its export, or of its own model or models."""
+    if bundle.ensemble is not None:
+        return sum(map(answering_bytes, bundle.ensemble.members))
     if bundle.exported is not None:
         return _bytes(path for path in bundle.exported.folder.iterdir() if path.suffix in {".onnx", ".data", ".bin"})
     return _bytes(bundle.path.glob("*.safetensors"))

@@ -74,6 +74,7 @@ class Job:
     teacher_folder: Path | None = None  # of what the teacher says of the rows, where several runs share it
     yardstick: Yardstick | None = None  # what the result is held against; found by `run` where nobody else has
     name: str = ""  # of the bundle; else the folder's
+    heading: str = ""  # comment lines above the recipe that the bundle keeps
     beside: Callable[..., Any] | None = None  # a loss that is added to the task's own, see `going_on`
     own_before: Callable[[Yardstick], Yardstick] | None = None  # adds what was there before, else the base model is
     own_files: Callable[[], Mapping[str, bytes]] | None = None  # more files of the bundle, made when all is measured
@@ -204,6 +205,10 @@ class Job:
         """Seconds that the loop has taken so far, over all resumptions."""
         return self._training_seconds
 
+    def credit(self, seconds: float) -> None:
+        """Count seconds of training that were spent elsewhere, e.g. on a body that several tasks share."""
+        self._training_seconds = seconds
+
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML that repeats this run from any folder: its paths are absolute."""
@@ -213,7 +218,7 @@ class Job:
                 changes[name] = str(Path(path).absolute())
         if not self.base.hub_id:
             changes["model"] = str(Path(self.recipe.model).expanduser().absolute())
-        return write_recipe(dataclasses.replace(self.recipe, **changes))
+        return self.heading + write_recipe(dataclasses.replace(self.recipe, **changes))
 
     def _work(self, log: run_folder.Log, stop_signal: Callable[[], int], started: float) -> Iterator[Event]:
         """Everything between the open folder and the files of the bundle."""

@@ -186,7 +186,7 @@ def make_plan(
         "metric": _metric(recipe.metric, task),
         "select_by": task.selects_by if recipe.metric == AUTO else recipe.metric,
         "head_learning_rate_factor": _head_factor(recipe, method) if task.has_fresh_head else 1.0,
-        "eval_steps": _eval_steps(method, each, steps) if recipe.eval_steps == AUTO else recipe.eval_steps,
+        "eval_steps": choose_eval_steps(method, each, steps) if recipe.eval_steps == AUTO else recipe.eval_steps,
         "abstain_precision": recipe.precision_wanted,
     }
     for name in _TAKEN_OVER:
@@ -298,7 +298,7 @@ def _with_own_defaults(recipe: Recipe, method: Method, options: Mapping[str, Any
     return dataclasses.replace(recipe, **{name: found[name] for name in found if getattr(recipe, name) == AUTO})
 
 
-def _eval_steps(method: Method, each: int, steps: int) -> int:
+def choose_eval_steps(method: Method, each: int, steps: int) -> int:
     """Give the steps between evaluations: as many as the method asks for, else an epoch, within a bound."""
     evaluations = getattr(method, "EVALUATIONS", None)
     return min(each, _MOST_STEPS_BETWEEN_EVALUATIONS) if evaluations is None else max(1, math.ceil(steps / evaluations))

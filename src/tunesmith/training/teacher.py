@@ -28,6 +28,7 @@ from torch import nn
 
 from tunesmith.bundle.atomic import demand_space, explain_os_errors, find_damage, write_folder
 from tunesmith.bundle.load import Bundle
+from tunesmith.bundle.members import TOKENS
 from tunesmith.tasks import Example
 from tunesmith.tasks.batching import fill, lengths_of
 from tunesmith.tasks.pairs import TwoTexts
@@ -176,6 +177,10 @@ class Teacher:
 
     def _asked(self, examples: Sequence[Example]) -> list[Lesson]:
         """Run the model over examples, as they are or read anew with its own tokenizer."""
+        ensemble = self.bundle.ensemble
+        if ensemble is not None and ensemble.kind != TOKENS:  # its members read the rows themselves
+            answers_NL = np.asarray(ensemble.answer_encoded(examples), dtype=np.float32)
+            return [Lesson(row_L[None]) for row_L in answers_NL]
         asked = list(examples) if self.reads_same_tokens else self._own(examples)
         tokenizer, device = self.tokenizer, next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self.task.batch(asked, tokenizer).items()}
@@ -238,13 +243,6 @@ def padded_states(lessons: Sequence[Lesson]) -> torch.Tensor:
         assert lesson.states_TKH is not None
         found[row, : len(lesson.states_TKH)] = lesson.states_TKH
     return torch.from_numpy(found)
-
-
-def same_tokens(one: Any, other: Any, texts: Sequence[str]) -> bool:
-    """Whether two tokenizers read alike: the same vocabulary, and the same ids for some texts."""
-    if one.get_vocab() != other.get_vocab():
-        return False
-    return all(one(text)["input_ids"] == other(text)["input_ids"] for text in texts)
 
 
 def hidden_width(model: nn.Module) -> int:

@@ -30,6 +30,7 @@ from tunesmith.engines import TORCH
 from tunesmith.errors import DataProblem, PlanProblem
 from tunesmith.models.anatomy import Anatomy
 from tunesmith.models.find import hash_file
+from tunesmith.models.same_tokens import same_tokens
 from tunesmith.tasks import Example
 from tunesmith.tasks.losses import plain_loss
 from tunesmith.training.intake import Intake
@@ -40,7 +41,6 @@ from tunesmith.training.teacher import (
     Watched,
     hidden_width,
     padded_states,
-    same_tokens,
     unit_logits,
 )
 from tunesmith.types import Record
@@ -307,6 +307,8 @@ def _layers(
     """Give the teacher's layers whose states are matched, and what the person should know where there are none."""
     if not recipe.teacher_states:
         return (), []
+    if bundle.ensemble is not None:
+        return (), ["states are not learnt from: the teacher is an ensemble"]
     blocks = int(getattr(bundle.model.config, "num_hidden_layers", 0) or 0)
     reasons = {
         "the model reads other tokens than the teacher": not reads_same,

@@ -10,6 +10,7 @@ from tunesmith.bundle.load import Bundle
 from tunesmith.errors import PlanProblem
 from tunesmith.training.anytime import Anytime, prepare_anytime
 from tunesmith.training.job import Job, process_rank
+from tunesmith.training.multi_task.tasks_file import is_tasks_file
 from tunesmith.training.prepare import prepare, prepare_resume
 from tunesmith.training.recipe import Recipe, canonical, make_recipe, read_recipe
 from tunesmith.training.self_training import (
@@ -36,6 +37,12 @@ def train(data: str | Path, *, on_event: Callable[[Event], None] | None = None, 
     Raises:
         TunesmithError: In three parts: what happened, where, what to do.
     """
+    if is_tasks_file(data):
+        raise PlanProblem(
+            "this recipe has several tasks, and a run has one",
+            where=str(data),
+            do=f"tunesmith train {data}; in Python: tunesmith.training.multi_task.run.train_together(...)",
+        )
     is_recipe = Path(data).suffix in {".yaml", ".yml"}
     values = {**read_recipe(Path(data)), **canonical(options)} if is_recipe else {"data": str(data), **options}
     return _finish(ready(make_recipe(values)), on_event)

@@ -18,6 +18,7 @@ from typing import Any
 from tunesmith import data
 from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.bundle.members import demand_single
 from tunesmith.data.mask import Masker
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import KeptRow, masked, reservoir, thinned, write_kept
@@ -78,6 +79,7 @@ def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterabl
         TunesmithError: In three parts; nothing is trained yet.
     """
     bundle = load(run, engine=TORCH)
+    demand_single(bundle, "updated")
     _demand_updatable(bundle, options)
     lineage = matrix.read_lineage(bundle)
     number = len(lineage.steps) if lineage else 1
