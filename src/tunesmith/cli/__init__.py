@@ -20,6 +20,7 @@ COMMANDS = {
     "suggest": "choose the rows that are worth a label next, and see what choosing brings",
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
+    "adapters": "several runs over one base model: what they share, or one merged from them",
     "export": "make a run answer fast and without torch (ONNX Runtime, OpenVINO, int8)",
     "compress": "make a run smaller and faster: distil, prune, quantise; each step measured",
     "serve": "answer over HTTP: models, feedback, metrics, OpenAI's routes",
