@@ -23,6 +23,7 @@ PAGES = [
     "docs/regime.md",
     "docs/augmentation.md",
     "docs/few_labels.md",
+    "docs/many_machines.md",
     "docs/compression.md",
     "docs/continual.md",
     "docs/deployment.md",
