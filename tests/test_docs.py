@@ -25,6 +25,7 @@ PAGES = [
     "docs/few_labels.md",
     "docs/ensembles.md",
     "docs/multi_task.md",
+    "docs/many_machines.md",
     "docs/compression.md",
     "docs/continual.md",
     "docs/deployment.md",

@@ -9,7 +9,8 @@ TunesmithError
 ├── MissingExtra (ImportError)      an optional package that is not installed
 ├── TrainingProblem (RuntimeError)  the numbers went wrong: loss or weights not finite
 ├── MachineProblem (OSError)        disk full, file vanished, folder in use
-│   └── StoreProblem                the feedback store is locked, full, damaged or out of reach
+│   ├── StoreProblem                the feedback store is locked, full, damaged or out of reach
+│   └── ProcessLost                 one of the processes that train a run is gone
 ├── QuotaProblem (RuntimeError)     somebody gave more feedback in a day than one may
 └── Stopped (RuntimeError)          a signal asked the run to stop; the work so far is saved
 """
@@ -101,6 +102,10 @@ class StoreProblem(MachineProblem):
     def can_retry(self) -> bool:
         """Whether the same request may succeed a little later without anybody doing anything."""
         return self.kind in {"locked", "unreachable"}
+
+
+class ProcessLost(MachineProblem):
+    """One of the processes that train a run ended, or cannot be reached; what was learnt so far is saved."""
 
 
 class QuotaProblem(TunesmithError, RuntimeError):

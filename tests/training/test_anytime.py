@@ -10,7 +10,8 @@ import tunesmith
 from tunesmith.bundle.atomic import MANIFEST, NEXT, complete, find_damage, promote, write_folder
 from tunesmith.errors import PlanProblem, Stopped
 from tunesmith.training.anytime import prepare_anytime
-from tunesmith.training.recipe import make_recipe, read_seconds
+from tunesmith.training.recipe import make_recipe
+from tunesmith.training.recipe_values import read_seconds
 
 
 def prepared(toy_options, folder, **changes):

@@ -25,8 +25,9 @@ from tunesmith.tasks import find_task
 from tunesmith.tasks.batching import epoch_steps, fill
 from tunesmith.tasks.losses import balanced_weights
 from tunesmith.tasks.text_classification import TextClassification
+from tunesmith.training.as_planned import as_planned
 from tunesmith.training.checkpoint import newest_whole
-from tunesmith.training.job import Job, as_planned
+from tunesmith.training.job import Job
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.training.optimizers import OPTIMIZERS

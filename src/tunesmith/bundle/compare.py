@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,12 @@ def compare(
     bundles = [run if isinstance(run, Bundle) else load(run, engine=engine) for run in runs]
     _demand_comparable(bundles)
     records, inspection = read_labelled(bundles[0], path, columns=columns, max_rejected=max_rejected)
+    found = compare_on(bundles, records)
+    return dataclasses.replace(found, rejected=inspection.rejected, problems=inspection.problems)
+
+
+def compare_on(bundles: Sequence[Bundle], records: Sequence[Record]) -> Comparison:
+    """Answer labelled rows with each of several open bundles of one task, as `compare` does those of a file."""
     names = _names(bundles)
     metric = str(bundles[0].plan.options["metric"])
     seed = bundles[0].plan.seed
@@ -65,8 +72,6 @@ def compare(
         ),
         changed_count=len(changed),
         n=len(records),
-        rejected=inspection.rejected,
-        problems=inspection.problems,
     )
 
 

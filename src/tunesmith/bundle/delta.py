@@ -56,12 +56,45 @@ def write_delta(folder: Path, delta: Delta) -> None:
         (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
+def learnt_folder(folder: Path, facts: Mapping[str, Any]) -> Path:
+    """Give where a run folder keeps what was learnt apart.
+
+    Args:
+        folder: The run folder.
+        facts: The entry `delta` of its bundle.json.
+    """
+    return folder / FOLDER if facts["merged"] else folder
+
+
+def read_adapter(folder: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the tensors of a run's PEFT adapter and its configuration.
+
+    Args:
+        folder: The run folder.
+        facts: The entry `delta` of its bundle.json.
+
+    Raises:
+        BundleProblem: The folder holds none.
+    """
+    from safetensors.torch import load_file
+
+    learnt = learnt_folder(folder, facts)
+    if not (learnt / _PEFT).is_file():
+        raise BundleProblem(
+            "this run holds no adapter that PEFT knows",
+            where=str(learnt),
+            do="use runs of a method such as lora; `tunesmith methods` lists them",
+        )
+    config: dict[str, Any] = json.loads((learnt / "adapter_config.json").read_text(encoding="utf-8"))
+    return load_file(learnt / _PEFT), config
+
+
 def rebuild(folder: Path, facts: Mapping[str, Any], plan: Plan, task: Task) -> Any:
     """Build the base model, apply the method, and put what was learnt back: the same bits that were saved.
 
     Args:
         folder: The run folder.
-        facts: The entry `delta` of its bundle.json.
+        facts: The entry `delta` of its bundle.json; of merged weights, what lies apart is taken.
         plan: Of the run.
         task: Of the run, with its options set.
 
@@ -80,13 +113,13 @@ def rebuild(folder: Path, facts: Mapping[str, Any], plan: Plan, task: Task) -> A
             where=str(folder / "plan.json"),
             do="update Tunesmith: pip install --upgrade tunesmith",
         )
-    base, method = _find_base(folder, facts), find_method(plan.method)
+    base, method = base_of(folder, facts), find_method(plan.method)
     model_class = task.model_class(read_config(base.folder))
     model = build_model(base.folder, model_class, seed=plan.seed, **task.model_config(plan.labels))
     anatomy = find_anatomy(model, has_fresh_head=task.has_fresh_head)
     model = method.apply(model, anatomy, plan.options).eval()
     adapter = take_adapter(method, model, anatomy)
-    path = folder / (_OWN if adapter.config is None else _PEFT)
+    path = learnt_folder(folder, facts) / (_OWN if adapter.config is None else _PEFT)
     if wrong := put_adapter(adapter, load_file(path)):
         raise BundleProblem(
             f"{path.name} does not fit its base model: {', '.join(wrong[:3])}",
@@ -99,7 +132,7 @@ def rebuild(folder: Path, facts: Mapping[str, Any], plan: Plan, task: Task) -> A
     return model
 
 
-def _find_base(folder: Path, facts: Mapping[str, Any]) -> Base:
+def base_of(folder: Path, facts: Mapping[str, Any]) -> Base:
     """Find the base model again: where it was, else by its hub id; its hash must be the same."""
     from tunesmith.models.find import find_base
 

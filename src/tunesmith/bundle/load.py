@@ -43,6 +43,7 @@ class Bundle:
     remark: str = ""  # what the person should know of how it answers
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its task, as an export has chosen them
     ensemble: Ensemble | None = None  # the runs that answer together in its place
+    is_apart: bool = False  # built from base model and learnt part, also where the folder has them merged
 
     @property
     def id(self) -> str:
@@ -106,7 +107,7 @@ class Bundle:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        if (delta := self.facts.get("delta")) and not delta["merged"]:
+        if (delta := self.facts.get("delta")) and (self.is_apart or not delta["merged"]):
             return rebuild(self.path, delta, self.plan, self.task), build_tokenizer(self.path)
         check_folder(self.path)
         model_class = self.task.model_class(read_config(self.path))

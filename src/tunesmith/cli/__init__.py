@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "score a run on a labelled file",
     "compare": "put runs side by side on the same rows",
     "ensemble": "let several runs answer together, and make one model of them",
+    "adapters": "several runs over one base model: what they share, or one merged from them",
     "export": "make a run answer fast and without torch (ONNX Runtime, OpenVINO, int8)",
     "compress": "make a run smaller and faster: distil, prune, quantise; each step measured",
     "serve": "answer over HTTP: models, feedback, metrics, OpenAI's routes",

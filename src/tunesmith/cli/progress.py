@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import Stopped
+from tunesmith.training.processes import is_orphaned, process_rank
 from tunesmith.types import Event, Plan
 
 
@@ -38,7 +39,7 @@ def work(job: Job, output: Output, *, resume: str) -> None:
         output: Where words go.
         resume: The command that goes on with a stopped run, without the run's name.
     """
-    with stop_signals() as stop_signal:
+    with stop_signals(is_waiting=process_rank() > 0) as stop_signal:
         try:
             show_events(job, job.run(stop_signal=stop_signal), output)
         except Stopped as stopped:
@@ -47,17 +48,34 @@ def work(job: Job, output: Output, *, resume: str) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Give what tells whether to save and stop: 0, or the number of the first signal; a second one stops at once."""
+def stop_signals(*, is_waiting: bool = False) -> Iterator[Callable[[], int]]:
+    """Give what tells whether to save and stop: 0, or the number of the first signal; a second one stops at once.
+
+    Args:
+        is_waiting: A signal ends the process at once until it is first asked for: one that waits for another process
+            does so inside a library, where it hears nothing, and has nothing to save.
+    """
     asked: list[int] = []
+    is_open = not is_waiting
 
     def ask(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         asked.append(number)
 
-    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def tell() -> int:
+        nonlocal is_open
+        if not is_open:
+            is_open = True
+            for number in kept:
+                signal.signal(number, ask)
+        if not asked and is_orphaned():
+            asked.append(signal.SIGTERM)
+        return asked[0] if asked else 0
+
+    first = signal.SIG_DFL if is_waiting else ask
+    kept = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked[0] if asked else 0
+        yield tell
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -13,6 +13,7 @@ from typing import NoReturn
 from tunesmith.cli import ALIASES, COMMANDS
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem, TunesmithError, nearest_first
+from tunesmith.training.launch import is_told
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +29,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     try:
         return _run(name, arguments, output)
     except TunesmithError as error:
-        output.fail(error)
+        if not is_told(error):
+            output.fail(error)
         if "--debug" in arguments:
             traceback.print_exc()
         return error.exit_code
@@ -41,13 +43,14 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        output.fail(
-            TunesmithError(
-                f"this is a fault of Tunesmith: {type(error).__name__}: {error}",
-                where=f"tunesmith {name}",
-                do="run it again with --debug and report what it prints",
-            )
+        fault = TunesmithError(
+            f"this is a fault of Tunesmith: {type(error).__name__}: {error}",
+            where=f"tunesmith {name}",
+            do="run it again with --debug and report what it prints",
         )
+        fault.exit_code = 1
+        if not is_told(fault):
+            output.fail(fault)
         return 1
 
 
@@ -74,5 +77,7 @@ def _run(name: str, arguments: Sequence[str], output: Output) -> int:
     group.add_argument("--json", action="store_true", help="one JSON document on stdout; words go to stderr")
     group.add_argument("--quiet", action="store_true", help="no words, only what was asked for")
     group.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
-    code: int = command.run(parser.parse_args([_hyphened(argument) for argument in arguments]), output)
+    options = parser.parse_args([_hyphened(argument) for argument in arguments])
+    options.command_line = (name, *arguments)  # for a command that starts itself in several processes
+    code: int = command.run(options, output)
     return code

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.cli.output import Output
 from tunesmith.cli.train import add_recipe_arguments, recipe_values
 from tunesmith.errors import PlanProblem, Stopped
-from tunesmith.training.recipe import make_recipe, read_seconds
+from tunesmith.training.recipe import make_recipe
+from tunesmith.training.recipe_values import read_seconds
 
 if TYPE_CHECKING:
     from tunesmith.search.found import Found

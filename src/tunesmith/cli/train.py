@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
 from tunesmith.errors import PlanProblem
+from tunesmith.training.launch import demand_processes, launch
 from tunesmith.training.multi_task.tasks_file import FILE, is_tasks_file
+from tunesmith.training.processes import is_launched, process_rank
 from tunesmith.training.recipe import ALIASES, keys, make_recipe, read_recipe, read_sets
 from tunesmith.types import to_json
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # fmt: off
 FLAGS = (
     "task", "columns", "text", "label", "valid", "test", "model", "method", "budget", "epochs", "batch_size",
-    "learning_rate", "max_length", "abstain_at", "max_rejected", "seed", "track", "out",
+    "learning_rate", "max_length", "abstain_at", "max_rejected", "seed", "sharding", "track", "out",
 )
 # fmt: on
 
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan with its price, and stop")
     parser.add_argument("--profile", action="store_true", help="show at the end where the time went")
+    parser.add_argument("--processes", default="1", metavar="N", help="train in N processes of this machine at once")
     parser.add_argument("--resume", metavar="RUN", help="go on with an unfinished run from its newest checkpoint")
 
 
@@ -66,7 +68,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
         return run_together(options, given_values(options), output)
     values = recipe_values(options)
-    if int(os.environ.get("RANK", "0")) > 0:
+    processes = demand_processes(options.processes)
+    if processes > 1 and not options.dry_run and not is_launched():
+        launch(options.command_line, processes=processes)
+        return 0
+    if process_rank() > 0:
         output.is_quiet = True
     output.say("reading the data and the base model ...")
     from tunesmith.cli.progress import work

@@ -114,7 +114,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _watch_options(values: dict[str, Any]) -> Any:
-    from tunesmith.training.recipe import read_seconds
+    from tunesmith.training.recipe_values import read_seconds
     from tunesmith.updating.watch import WatchOptions
 
     usual = WatchOptions()

@@ -22,8 +22,8 @@ from tunesmith.pretraining.options import PretrainRecipe
 from tunesmith.pretraining.packing import Blocks
 from tunesmith.tasks.batching import steps_per_epoch
 from tunesmith.training import folder as run_folder
+from tunesmith.training.as_planned import as_computed, as_planned
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
-from tunesmith.training.job import as_computed, as_planned
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.types import Event, Plan

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith.errors import PlanProblem, nearest_first
 from tunesmith.pretraining import DOCUMENTS, INITS, MASKINGS, OBJECTIVES, SIZES, TOKENIZERS
-from tunesmith.training.recipe import AUTO, read_value, recipe_key
+from tunesmith.training.recipe_values import AUTO, read_value, recipe_key
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "objective": tuple(OBJECTIVES),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PlanProblem, nearest_first
 from tunesmith.methods.space import GENERAL, Choices, Range
-from tunesmith.training.recipe import canonical, keys, read_value
+from tunesmith.training.recipe import canonical, keys
+from tunesmith.training.recipe_values import read_value
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

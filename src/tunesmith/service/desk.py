@@ -17,8 +17,8 @@ from typing import Any
 
 from tunesmith.errors import DataProblem, PlanProblem, TunesmithError
 from tunesmith.models.freed_memory import give_back_memory
+from tunesmith.models.shared_weights import SharedWeights
 from tunesmith.service.loaded import Loaded, bad_input, open_model
-from tunesmith.service.shared_weights import SharedWeights
 from tunesmith.service.wire import Message
 
 Say = Callable[[Message], None]

@@ -15,7 +15,7 @@ from tunesmith.types import to_json
 
 if TYPE_CHECKING:
     from tunesmith.bundle.load import Bundle
-    from tunesmith.service.shared_weights import SharedWeights
+    from tunesmith.models.shared_weights import SharedWeights
     from tunesmith.types import Record
 
 _LEAST_ECHO = 6  # characters of an input that must not come back in an error

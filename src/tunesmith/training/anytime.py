@@ -33,7 +33,9 @@ from tunesmith.training.job import Job
 from tunesmith.training.measure import Yardstick
 from tunesmith.training.memo import Memo, reading
 from tunesmith.training.prepare import prepare
-from tunesmith.training.recipe import AUTO, Recipe, read_seconds
+from tunesmith.training.processes import demand_alone
+from tunesmith.training.recipe import AUTO, Recipe
+from tunesmith.training.recipe_values import read_seconds
 from tunesmith.types import Event, Plan
 
 _ATTEMPTS = "attempts"
@@ -231,6 +233,10 @@ def prepare_anytime(recipe: Recipe) -> Anytime:
         PlanProblem: The budget is no time; and whatever `prepare` raises.
     """
     started, seconds = time.perf_counter(), read_seconds(recipe.budget, "budget")
+    demand_alone(
+        "a budget makes several runs against one clock, in one process",
+        "leave out --budget or --processes; --set max_steps=N bounds a run of several processes",
+    )
     memo, recipe = Memo(), dataclasses.replace(recipe, budget="")
     intake = memo.recall(("rows", reading(recipe)), lambda: take_in(recipe))
     base = memo.recall(("base", recipe.model), lambda: find_base(recipe.model))

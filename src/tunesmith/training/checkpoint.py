@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 
 from tunesmith.bundle.atomic import TEMPORARY, demand_space, find_damage, write_folder, write_json
 from tunesmith.errors import MachineProblem
+from tunesmith.training.sharding import like, put, whole
 
 KEEP = 2  # newest checkpoints that are kept, besides the best
 
@@ -55,6 +56,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     *,
     average: Mapping[str, torch.Tensor] | None = None,
+    is_writer: bool = True,
 ) -> Path:
     """Save a checkpoint into `folder` (the run's `checkpoints`), then forget those no longer needed.
 
@@ -64,18 +66,21 @@ def save_checkpoint(
         optimizer: Its per-parameter tensors are kept, under the parameters' names.
         state: Plain JSON: at least `step` and `best_step` (a step whose checkpoint holds the best weights, or None).
         average: Averaged weights by the parameters' names, where the run has them.
+        is_writer: False where another process writes, and this one only gives its share of the tensors.
 
     Raises:
         MachineProblem: The disk has too little room, or writing failed; earlier checkpoints are untouched.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model)}
+    weights = _gathered(_weights(model), is_writer)
     moments, numbers = _optimizer_state(model, optimizer)
-    means = {name: tensor.detach().cpu().contiguous() for name, tensor in (average or {}).items()}
+    moments, means = _gathered(moments.items(), is_writer), _gathered((average or {}).items(), is_writer)
     tensors = [*weights.values(), *moments.values(), *means.values()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    target = folder / _name(state["step"])
+    if not is_writer:
+        return target
     folder.mkdir(parents=True, exist_ok=True)
     demand_space(folder, 2 * size)
-    target = folder / _name(state["step"])
     if target.exists():  # left by the part of the run that is being done again
         shutil.rmtree(target)
 
@@ -91,6 +96,16 @@ def save_checkpoint(
     return target
 
 
+def _gathered(named: Iterable[tuple[str, torch.Tensor]], is_writer: bool) -> dict[str, torch.Tensor]:
+    """Give tensors as they are written; who does not write only helps to put them together, one by one."""
+    found = {}
+    for name, tensor in named:
+        one = whole(tensor)
+        if is_writer:
+            found[name] = one.cpu().contiguous()
+    return found
+
+
 def _optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -102,7 +117,7 @@ def _optimizer_state(
         for key, value in entries.items():
             place = f"{names[parameter]}/{key}"
             if isinstance(value, torch.Tensor):
-                tensors[place] = value.detach().cpu().contiguous()
+                tensors[place] = value
             else:
                 numbers[place] = value
     return tensors, numbers
@@ -157,6 +172,23 @@ def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, passed
 
 
+def checkpoint_at(folder: Path, step: int) -> Checkpoint:
+    """Give the checkpoint at `step`, which somebody else has found whole.
+
+    Raises:
+        MachineProblem: It is not here.
+    """
+    path = folder / _name(step)
+    try:
+        return Checkpoint(path, json.loads((path / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise MachineProblem(
+            f"the checkpoint of step {step} cannot be read here",
+            where=str(path),
+            do="give all machines of the run one folder that they share",
+        ) from error
+
+
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Put the weights of the checkpoint at `step` into the model.
 
@@ -173,7 +205,7 @@ def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     kept = load_file(path)
     with torch.no_grad():
         for name, tensor in _weights(model):
-            tensor.copy_(kept[name])
+            put(tensor, kept[name])
 
 
 def load_average(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -192,7 +224,12 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.o
         parameter = parameters[name]
         # Step counters are kept where the optimiser made them (the CPU, unless fused on a GPU).
         is_counter = tensor.dim() == 0 and not optimizer.defaults.get("fused")
-        optimizer.state[parameter][key] = tensor if is_counter else tensor.to(parameter.device)
+        optimizer.state[parameter][key] = tensor if is_counter else _as_held(parameter, tensor)
     for place, value in checkpoint.state["optimizer"].items():
         name, _, key = place.rpartition("/")
         optimizer.state[parameters[name]][key] = value
+
+
+def _as_held(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Give a moment as its parameter is held; what has another shape is whole everywhere."""
+    return like(parameter, tensor) if parameter.shape == tensor.shape else tensor.to(parameter.device)

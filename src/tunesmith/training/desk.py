@@ -14,6 +14,7 @@ from tunesmith.training.checkpoint import Checkpoint, load_average, load_checkpo
 from tunesmith.training.material import Material
 from tunesmith.training.optimizers import make_optimizer
 from tunesmith.training.regime import Regime, make_regime
+from tunesmith.training.sharding import is_sharded
 from tunesmith.types import Plan
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Desk:
         return bool(self.accelerator.num_processes == 1)
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether this process holds a share of the model only."""
+        return is_sharded(self.plan)
+
+    @property
     def inner(self) -> Any:
         """The optimiser that the accelerator has wrapped."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
@@ -61,7 +67,11 @@ class Desk:
 
 def lay_out(plan: Plan, material: Material, accelerator: Accelerator, stop_signal: Callable[[], int]) -> Desk:
     """Make optimiser and regime, and place the model where it learns."""
-    model, optimizer = accelerator.prepare(material.model, make_optimizer(material.model, plan, material.anatomy))
+    optimizer = make_optimizer(material.model, plan, material.anatomy)
+    if is_sharded(plan):  # it is wrapped already, part by part
+        model, optimizer = material.model, accelerator.prepare(optimizer)
+    else:
+        model, optimizer = accelerator.prepare(material.model, optimizer)
     bare = accelerator.unwrap_model(model)
     batch_size = int(plan.options["batch_size"]) * int(plan.options["gradient_accumulation_steps"])
     each = steps_per_epoch(len(material.lengths), batch_size)
@@ -80,10 +90,14 @@ def take_up(desk: Desk, checkpoint: Checkpoint) -> Progress:
 
 
 def keep(desk: Desk, progress: Progress, folder: Path) -> None:
-    """Save a checkpoint of all that stands here."""
+    """Save a checkpoint of all that stands here: the first process does, and others help where each has a share."""
+    is_writer = desk.accelerator.is_main_process
+    if not (is_writer or desk.is_sharded):
+        return
     scaler = desk.accelerator.scaler.state_dict() if desk.accelerator.scaler is not None else None
     average = None if desk.regime.average is None else desk.regime.average.mean
-    save_checkpoint(folder, desk.bare, desk.inner, {**vars(progress), "scaler": scaler}, average=average)
+    state = {**vars(progress), "scaler": scaler}
+    save_checkpoint(folder, desk.bare, desk.inner, state, average=average, is_writer=is_writer)
 
 
 def settle(desk: Desk, progress: Progress, folder: Path) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
@@ -25,29 +23,37 @@ from tunesmith.bundle.save import Contents, save_bundle
 from tunesmith.data import write_rejected
 from tunesmith.data.augment.entries import with_paths
 from tunesmith.data.augment.making import Made
-from tunesmith.errors import BundleProblem, Stopped
+from tunesmith.errors import BundleProblem, PlanProblem, Stopped
 from tunesmith.methods import find_method, upkeep_of
 from tunesmith.methods.delta import take_adapter
 from tunesmith.models import EMBEDDED
 from tunesmith.models.anatomy import Anatomy, trainable_share
-from tunesmith.models.cpu_attention import cpu_attention
+from tunesmith.models.base_in_bits import base_in_bits
 from tunesmith.models.find import Base
 from tunesmith.models.freed_memory import give_back_memory
-from tunesmith.models.quick_dropout import quick_dropout
 from tunesmith.tasks import TASKS, Example
 from tunesmith.tasks.shown_rows import kept_rows
 from tunesmith.tasks.weighed_rows import weighed
 from tunesmith.training import folder as run_folder
 from tunesmith.training import measure
+from tunesmith.training.as_planned import as_computed, as_planned
 from tunesmith.training.augmentation.kept import write_made
-from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
+from tunesmith.training.checkpoint import Checkpoint, checkpoint_at, forget_after, newest_whole
 from tunesmith.training.economy import spared
 from tunesmith.training.encoded import Encoding
 from tunesmith.training.intake import Intake
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.training.measure import Yardstick
+from tunesmith.training.processes import (
+    is_loss_of_process,
+    note_folder,
+    process_lost,
+    process_rank,
+    with_all_threads,
+)
 from tunesmith.training.recipe import Recipe, write_recipe
+from tunesmith.training.sharding import Shares, is_sharded
 from tunesmith.training.stopwatch import Stopwatch, speed
 from tunesmith.training.track import open_trackers
 from tunesmith.types import Event, Plan, Scores
@@ -170,6 +176,7 @@ class Job:
         """Hold the run's folder, with recipe, plan and log in their places."""
         self.folder = folder = self.folder or run_folder.new_folder(self.recipe.out, self.recipe.data)
         with run_folder.locked(folder):
+            note_folder(folder)
             log = run_folder.Log(folder)
             if self.is_resumed:
                 self._find_place()
@@ -235,10 +242,10 @@ class Job:
 
         if self.yardstick is None:
             yield stage("naive baselines")
-            with self.watch("naive baselines"):
+            with self.watch("naive baselines"), with_all_threads(plan):
                 naive = self._naive()
             yield stage("the model before adaptation")
-            with self.watch("before adaptation"):
+            with self.watch("before adaptation"), with_all_threads(plan):
                 self.yardstick = self._with_before(naive)
         yield stage("training" if plan.steps else "nothing to train: the base model is asked as it is")
         with as_planned(plan) as accelerator:
@@ -251,7 +258,7 @@ class Job:
 
     def _measure(self) -> None:
         """Make ready what was learnt, calibrate it, and answer the test rows."""
-        with self.watch("measuring"):
+        with self.watch("measuring"), with_all_threads(self.plan):
             self._answer_test()
 
     def _answer_test(self) -> None:
@@ -316,9 +323,7 @@ class Job:
         """Run the loop; every process of the run does this, in the folder that the first one made."""
         if not self.plan.steps:  # the method only asks
             return
-        from accelerate.utils import broadcast_object_list
-
-        folder = Path(broadcast_object_list([str(self.folder)])[0])
+        folder = self._agreed_folder(accelerator)
         material = Material(
             weighed(self.intake.task, self.row_weights),
             self.model,
@@ -332,13 +337,16 @@ class Job:
             getattr(find_method(self.plan.method), "before_evaluation", None),
             self.beside,
         )
-        self.model.to(accelerator.device)
+        shares = Shares(self.model, self.anatomy) if is_sharded(self.plan) else None
+        if shares is not None:
+            shares.deal(self.plan, accelerator)
         states = self.states_folder or folder / run_folder.STATES
         if before := getattr(self.intake.task, "before_training", None):
             with self.watch("the teacher's answers"):
                 before(self.examples["train"], self.teacher_folder or folder / run_folder.TEACHER, accelerator.device)
         with (
             as_computed(self.plan, self.model),
+            self._placed(accelerator),
             spared(self.plan.options, material, states, alone=accelerator.main_process_first),
         ):
             for event in training_events(
@@ -352,13 +360,60 @@ class Job:
             ):
                 self._training_seconds = event.seconds
                 yield event
+        if shares is not None:
+            self.model, self.anatomy = shares.together(accelerator)
         # Counted here, while the model is as it was trained: merging hides what was learnt apart.
         blocks = int(self.plan.options.get("prefix_blocks", 0))
-        self._speed = speed(self.watch, self.anatomy, self.model, blocks=blocks, device=self.plan.device)
+        self._speed = speed(
+            self.watch,
+            self.anatomy,
+            self.model,
+            blocks=blocks,
+            device=self.plan.device,
+            processes=accelerator.num_processes,
+        )
+
+    @contextlib.contextmanager
+    def _placed(self, accelerator: Any) -> Iterator[None]:
+        """Have the model where it is trained; what is dealt out is there already."""
+        bits = int(self.plan.options.get("base_bits", 0))
+        settings = {"device": accelerator.device, "precision": self.plan.precision}
+        with base_in_bits(self.model, self.anatomy, bits, **settings):
+            if not is_sharded(self.plan):
+                self.model.to(accelerator.device)
+            yield
+
+    def _agreed_folder(self, accelerator: Any) -> Path:
+        """Give the folder that the first process has made, and go on from the checkpoint that it goes on from.
+
+        Raises:
+            PlanProblem: This process has made another plan than the first one.
+        """
+        from accelerate.utils import broadcast_object_list
+
+        step = None if self.resumed_from is None else self.resumed_from.step
+        try:
+            first, plan, step = broadcast_object_list([str(self.folder), self.plan.id, step])
+        except RuntimeError as error:
+            if not is_loss_of_process(error):
+                raise
+            raise process_lost(Path(self.folder or self.recipe.out or "."), step or 0, self.plan.steps) from error
+        if plan != self.plan.id:
+            raise PlanProblem(
+                f"process {accelerator.process_index} has made another plan than the first one",
+                where=first,
+                do="name the method instead of --method auto, which looks at free memory; and let all machines have "
+                "the same files and versions",
+            )
+        if accelerator.process_index > 0:
+            checkpoints = Path(first) / run_folder.CHECKPOINTS
+            self.resumed_from = None if step is None else checkpoint_at(checkpoints, step)
+        return Path(first)
 
     def _follow(self, stop_signal: Callable[[], int]) -> Iterator[Event]:
         """Be one of the other processes of a run: train, and leave measuring and writing to the first one."""
         with as_planned(self.plan) as accelerator:
+            stop_signal()  # from here on the first process hears of a signal that came to this one
             for _ in self._train(accelerator, stop_signal):
                 pass
         yield from ()
@@ -397,49 +452,6 @@ class Job:
 def absolute(path: str) -> str:
     """Give a path that means the same from every folder."""
     return str(Path(path).expanduser().absolute())
-
-
-def process_rank() -> int:
-    """Give this process's number in a run of several processes (`accelerate launch`, `torchrun`); 0 when alone."""
-    return int(os.environ.get("RANK", "0"))
-
-
-@contextlib.contextmanager
-def as_computed(plan: Plan, model: nn.Module) -> Iterator[None]:
-    """Let attention and dropout compute in the way that suits the plan's device."""
-    if plan.device != "cpu":
-        yield
-        return
-    with cpu_attention(model), quick_dropout(model):
-        yield
-
-
-class as_planned:  # noqa: N801 - reads as the verb it is
-    """Hold the process to the plan's threads, determinism and precision while it trains; put all back afterwards."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def __enter__(self) -> Any:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-
-        self.threads = torch.get_num_threads()
-        self.is_deterministic = torch.are_deterministic_algorithms_enabled()
-        torch.set_num_threads(self.plan.threads)
-        # On GPUs some kernels have no deterministic form: torch then warns and the run goes on.
-        torch.use_deterministic_algorithms(True, warn_only=self.plan.device != "cpu")
-        # Torch would also write NaN over all memory it hands out, to show who reads what was never written: 2% of a
-        # step of all-MiniLM-L6-v2.
-        self.is_filling = torch.utils.deterministic.fill_uninitialized_memory
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once, each as planned
-        return Accelerator(mixed_precision=self.plan.precision, cpu=self.plan.device == "cpu")
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.is_deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = self.is_filling
 
 
 def finished(folder: Path) -> BundleProblem:

@@ -19,11 +19,13 @@ import torch
 from tunesmith.errors import Stopped, TrainingProblem
 from tunesmith.metrics import goodness
 from tunesmith.tasks.batching import epoch_steps, fill, steps_per_epoch
-from tunesmith.training.checkpoint import Checkpoint
+from tunesmith.training.checkpoint import Checkpoint, newest_whole
 from tunesmith.training.desk import Desk, Progress, keep, lay_out, settle, take_up
 from tunesmith.training.learning import Fill, OnePass
 from tunesmith.training.material import Material
+from tunesmith.training.processes import found_by_first, is_loss_of_process, process_lost, with_all_threads
 from tunesmith.training.schedules import learning_rate_at
+from tunesmith.training.sharding import whole
 from tunesmith.types import Event, Plan
 
 if TYPE_CHECKING:
@@ -63,12 +65,33 @@ def training_events(
     Raises:
         TrainingProblem: A loss, gradient or answer was not finite; the last good checkpoint stays.
         MachineProblem: A checkpoint could not be written.
+        ProcessLost: Another process of the run is gone; everything up to the last step is saved.
         Stopped: A signal came; everything up to the last step is saved.
     """
     desk = lay_out(plan, material, accelerator, stop_signal)
     progress = Progress()
     if checkpoint is not None:
         progress = take_up(desk, checkpoint)
+    try:
+        yield from _turns(desk, progress, folder, is_time_up)
+    except RuntimeError as error:
+        if not is_loss_of_process(error):
+            raise
+        # No exchange between processes lies within an update: the weights are those after the last whole step.
+        saved, _ = newest_whole(folder)
+        is_newer = progress.step > (0 if saved is None else saved.step)
+        if is_newer and not desk.is_sharded:
+            keep(desk, progress, folder)
+        if number := desk.stop_signal():
+            raise _stopped(number, progress, desk, folder) from error
+        raise process_lost(folder.parent, progress.step, plan.steps) from error
+    settle(desk, progress, folder)
+    accelerator.unwrap_model(desk.model, keep_fp32_wrapper=False).eval()
+
+
+def _turns(desk: Desk, progress: Progress, folder: Path, is_time_up: Callable[[], bool]) -> Iterator[Event]:
+    """Take step after step, with evaluations and checkpoints between them."""
+    plan, material, accelerator = desk.plan, desk.material, desk.accelerator
     started = saved = time.perf_counter()
     earlier, saved_step = progress.seconds, progress.step
 
@@ -79,9 +102,8 @@ def training_events(
     def save() -> Event:
         nonlocal saved, saved_step
         done = event("checkpoint")
-        if accelerator.is_main_process:
-            with material.watch("checkpoints"):
-                keep(desk, progress, folder)
+        with material.watch("checkpoints"):
+            keep(desk, progress, folder)
         accelerator.wait_for_everyone()
         saved, saved_step = time.perf_counter(), progress.step
         return done
@@ -107,13 +129,15 @@ def training_events(
         if is_evaluated or ((signal_number or is_due) and saved_step != progress.step):
             yield save()
         if signal_number:
-            raise Stopped(
-                f"stopped by signal {signal_number} at step {progress.step} of {plan.steps}; all is saved",
-                where=str(folder.parent),
-                signal_number=signal_number,
-            )
-    settle(desk, progress, folder)
-    accelerator.unwrap_model(desk.model, keep_fp32_wrapper=False).eval()
+            raise _stopped(signal_number, progress, desk, folder)
+
+
+def _stopped(number: int, progress: Progress, desk: Desk, folder: Path) -> Stopped:
+    return Stopped(
+        f"stopped by signal {number} at step {progress.step} of {desk.plan.steps}; all is saved",
+        where=str(folder.parent),
+        signal_number=number,
+    )
 
 
 def _agree(accelerator: Accelerator, signal_number: int, is_due: bool, is_over: bool) -> tuple[int, bool, bool]:
@@ -209,6 +233,7 @@ def _update(desk: Desk, loss: float, step: int) -> None:
     plan, upkeep = desk.plan, desk.material.upkeep
     desk.regime.before_update(step)
     norm = desk.accelerator.clip_grad_norm_(desk.model.parameters(), float(plan.options["max_grad_norm"]))
+    norm = None if norm is None else whole(norm)
     _demand_finite(loss, norm, plan, step)
     if upkeep is not None:
         upkeep.before_step(desk.bare)
@@ -242,9 +267,19 @@ def _evaluate(desk: Desk, progress: Progress) -> dict[str, float]:
     batch_tokens = int(plan.options["batch_tokens"])
     if material.before_evaluation is not None:
         material.before_evaluation(desk.bare, material)
-    scores = material.task.evaluate(
-        desk.bare, material.valid, tokenizer=material.tokenizer, labels=material.labels, batch_tokens=batch_tokens
-    )
+
+    def score() -> dict[str, float]:
+        with with_all_threads(plan):
+            return material.task.evaluate(
+                desk.bare,
+                material.valid,
+                tokenizer=material.tokenizer,
+                labels=material.labels,
+                batch_tokens=batch_tokens,
+            )
+
+    # Where each process has a share of the model, no one can answer alone.
+    scores = score() if desk.is_sharded else found_by_first(desk.accelerator, score)
     selects_by = str(plan.options["select_by"])
     value, loss = goodness(selects_by, scores[selects_by]), scores["loss"]
     if not (math.isfinite(value) and math.isfinite(loss)):

@@ -19,15 +19,18 @@ from tunesmith.errors import PlanProblem, nearest_first
 from tunesmith.methods import Method, is_trained
 from tunesmith.models import matrix_units
 from tunesmith.models.anatomy import Anatomy
+from tunesmith.models.base_in_bits import demand_bits
 from tunesmith.models.find import Base
 from tunesmith.tasks import Example, Task
 from tunesmith.tasks.batching import cut_of, lengths_of, steps_per_epoch
 from tunesmith.training.economy import choose_economy
 from tunesmith.training.intake import Intake
 from tunesmith.training.price import price_of_answering, price_of_training
+from tunesmith.training.processes import process_count
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.training.regime import make_learning
 from tunesmith.training.regime_options import default_rate, regime_options
+from tunesmith.training.sharding import sharding_options
 from tunesmith.types import Plan
 
 _MOST_STEPS_BETWEEN_EVALUATIONS = 250
@@ -209,6 +212,8 @@ def make_plan(
     if learns:
         lengths = lengths_of(train)
         options |= choose_economy(recipe, model, anatomy, lengths=lengths, epochs=epochs)
+        options |= sharding_options(recipe, method, model)
+        options |= _bits_options(recipe, model, anatomy, device)
         learning = make_learning(task, options, model)
         seconds, memory_mib = price_of_training(
             task,
@@ -220,6 +225,7 @@ def make_plan(
             learning=learning,
             computing=matrix_units.in_bf16 if device == "cpu" and precision == "bf16" else contextlib.nullcontext,
         )
+        seconds /= process_count()  # who share each step; all of them have timed it at once
     else:
         settings = {"tokenizer": tokenizer, "labels": intake.labels, "batch_tokens": options["batch_tokens"]}
         row_seconds, memory_mib = price_of_answering(task, model, train, settings)
@@ -296,6 +302,15 @@ def _with_own_defaults(recipe: Recipe, method: Method, options: Mapping[str, Any
     own = getattr(method, "defaults", None)
     found = {} if own is None else own(rows, labels, options)
     return dataclasses.replace(recipe, **{name: found[name] for name in found if getattr(recipe, name) == AUTO})
+
+
+def _bits_options(recipe: Recipe, model: nn.Module, anatomy: Anatomy, device: str) -> dict[str, Any]:
+    """Give what the plan keeps of `base_bits`: nothing where the base stays as it is."""
+    demand_bits(recipe.base_bits, model, anatomy, method=recipe.method, device=device)
+    if recipe.base_bits and recipe.sharding != "none":
+        what = "a base in few bits is whole in each process, and sharding would part it"
+        raise PlanProblem(what, where="base_bits", do="leave base_bits or --sharding out")
+    return {"base_bits": recipe.base_bits, "prefix_blocks": 0} if recipe.base_bits else {}
 
 
 def choose_eval_steps(method: Method, each: int, steps: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.job import Job, finished
 from tunesmith.training.memo import Forgetful, Memo, reading
 from tunesmith.training.plan import choose_device, make_plan, method_options
+from tunesmith.training.processes import demand_alone, demand_gpus, process_count
 from tunesmith.training.recipe import AUTO, Recipe, make_recipe, read_recipe
 from tunesmith.training.regime_options import regime_remarks
 from tunesmith.training.stopwatch import Stopwatch
@@ -61,6 +61,7 @@ def prepare(
     if recipe.unlabelled and not recipe.teacher:  # `training.train.ready` makes such a run
         what = "rows without labels are learnt from by a run of its own, which trains twice"
         raise PlanProblem(what, where="unlabelled", do="use tunesmith train, or let a run say: --set teacher=RUN")
+    demand_gpus(choose_device(recipe.device))
     memo, watch, recipe = memo or Forgetful(), Stopwatch(), without_prefix(recipe)
     with watch("reading the data"):
         intake = rows or memo.recall(("rows", reading(recipe)), lambda: take_in(recipe))
@@ -119,6 +120,10 @@ def prepare(
     job.remarks += [*said, *encoding.task.remarks(encoding.parts["train"])]
     job.remarks += regime_remarks(plan, model, anatomy) if plan.steps else []
     job.remarks += lessons.remarks if lessons else ()
+    if bits := plan.options.get("base_bits"):
+        job.remarks.append(f"the base is held in {bits} bits while training; it is measured and kept as it was")
+    if process_count() > 1:
+        job.remarks.append(f"{process_count()} processes share each step; CPU threads of each: {plan.threads}")
     return job
 
 
@@ -131,11 +136,10 @@ def _asked(recipe: Recipe, intake: Intake, base: Base, tokenizer: Any) -> tuple[
     known = Known(intake.task, intake.labels, splits.train, read_config(base.folder), tokenizer, load_base)
     options = resolve_options(method, dealt, known)
     task = learnt_task(method, with_rows(own_task(recipe.method, intake.task, options), splits.train), options)
-    if hasattr(task, "looking_ahead") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise PlanProblem(
+    if hasattr(task, "looking_ahead"):
+        demand_alone(
             f"method '{recipe.method}' compares the rows of a step; of several processes each sees only a part of them",
-            where="WORLD_SIZE",
-            do="run it in one process: it is made for few rows",
+            "run it in one process: it is made for few rows",
         )
     return dataclasses.replace(intake, splits=splits, task=task), options
 

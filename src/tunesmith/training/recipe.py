@@ -7,18 +7,28 @@ No torch here: `tunesmith train --help` reads this file.
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.augment.entries import read_entries, with_paths, write_entries
+from tunesmith.data.augment.entries import with_paths
 from tunesmith.data.columns import read_roles
 from tunesmith.errors import PlanProblem, nearest_first
+from tunesmith.training.recipe_values import AUTO, read_value, recipe_key
 
-AUTO = "auto"
+__all__ = [
+    "ALIASES",
+    "AUTO",
+    "Recipe",
+    "canonical",
+    "keys",
+    "make_recipe",
+    "read_recipe",
+    "read_sets",
+    "write_recipe",
+]
+
 _PATHS = ("data", "valid", "test", "parent", "teacher", "unlabelled", "out")
 _LARGEST_RECIPE_BYTES = 1_000_000
 
@@ -39,11 +49,6 @@ ALIASES = {
     "text_column": "text",
     "label_column": "label",
 }
-
-
-def recipe_key(default: Any, kind: str, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """Declare one recipe key; `kind` names what `read_value` makes of a value."""
-    return field(default=default, metadata={"kind": kind, "help": meaning, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,12 @@ class Recipe:
         "tfidf", "text", "how few-shot finds examples like the text: tfidf, states (the base model's own) or chance"
     )
     pet_tunes: str = recipe_key("full", "text", "what pet may change: full, top-layers or bitfit")
+    base_bits: int = recipe_key(
+        0,
+        "whole",
+        "keep what is frozen in 4 or 8 bits while training, on a GPU with bitsandbytes; 0: as it is",
+        least=0,
+    )
     merge: str = recipe_key(
         AUTO, "text", "yes: keep whole weights; no: only what was learnt (auto: yes where it can be)"
     )
@@ -293,7 +304,12 @@ class Recipe:
     seed: int = recipe_key(
         0, "whole", "of the split, the fresh head, the order of rows and dropout", least=0, most=2**31
     )
-    threads: Any = recipe_key(AUTO, "auto-whole", "CPU threads (auto: what torch would take)", least=1)
+    threads: Any = recipe_key(
+        AUTO, "auto-whole", "CPU threads (auto: what torch would take, shared out among --processes)", least=1
+    )
+    sharding: str = recipe_key(
+        "none", "text", "fsdp: each of several processes keeps only a share of the model (for models that do not fit)"
+    )
     device: str = recipe_key(AUTO, "text", "cpu, cuda or mps (auto: the best there is)")
     track: str = recipe_key("", "text", "send events to a tracker too: tensorboard, mlflow or wandb")
     out: str = recipe_key("", "path", "run folder to make (default: runs/NAME-OF-THE-DATA)")
@@ -322,65 +338,6 @@ class Recipe:
                 f"abstain_at is '{self.abstain_at}'", where="abstain_at", do="write precision=0.95 (a share below 1)"
             )
         return share
-
-
-def read_seconds(words: str, where: str) -> float:
-    """Give the seconds of a time such as 90, 60s, 5m, 1h30m or 1.5h.
-
-    Raises:
-        PlanProblem: It is no time, or none at all.
-    """
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", words.strip().lower())
-    try:
-        hours, minutes, seconds = (float(part) if part else 0.0 for part in found.groups()) if found else (0.0,) * 3
-    except ValueError:
-        hours = minutes = seconds = 0.0
-    total = 3600 * hours + 60 * minutes + seconds
-    if total <= 0:
-        raise PlanProblem(f"{where} is '{words}'", where=where, do="write a time such as 60s, 5m or 1h30m")
-    return total
-
-
-def read_value(item: dataclasses.Field[Any], value: Any) -> Any:
-    """Check one value and give it in its own type.
-
-    Raises:
-        PlanProblem: The value is not of the key's kind, or out of range.
-    """
-    kind, least, most = (item.metadata[name] for name in ("kind", "least", "most"))
-    if kind.startswith("auto-") and (value == AUTO or value is None):
-        return AUTO
-    if kind == "entries":
-        return write_entries(read_entries(value))
-    if kind == "table" and isinstance(value, dict):  # of labels, say: JSON can hold them whatever they are called
-        return json.dumps(value, ensure_ascii=False)
-    if kind in {"text", "path", "table"}:
-        if isinstance(value, (dict, list)):
-            raise _wrong(item.name, value, "one piece of text")
-        return "" if value is None else str(value)
-    if kind == "yes-no":
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if str(value).lower() not in words:
-            raise _wrong(item.name, value, "yes or no")
-        return words[str(value).lower()]
-    if isinstance(value, bool):
-        raise _wrong(item.name, value, "a number")
-    try:
-        number = float(value)
-        is_whole = number == int(number)
-    except (TypeError, ValueError, OverflowError):
-        raise _wrong(item.name, value, "a number" + (" or auto" if kind.startswith("auto-") else "")) from None
-    if kind.endswith("whole") and not is_whole:
-        raise _wrong(item.name, value, "a whole number")
-    if (least is not None and number < least) or (most is not None and number > most):
-        raise _wrong(item.name, value, f"at least {least:g}" + (f" and at most {most:g}" if most is not None else ""))
-    return int(number) if kind.endswith("whole") else number
-
-
-def _wrong(name: str, value: Any, wanted: str) -> PlanProblem:
-    return PlanProblem(
-        f"{name} is {value!r:.200}; it must be {wanted}", where=name, do=f"--set {name}=VALUE, or in the recipe"
-    )
 
 
 def keys() -> tuple[dataclasses.Field[Any], ...]:

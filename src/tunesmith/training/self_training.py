@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -41,6 +40,7 @@ from tunesmith.training.job import Job, finished
 from tunesmith.training.measure import Yardstick
 from tunesmith.training.memo import Memo
 from tunesmith.training.prepare import demand_same, prepare, read_plan
+from tunesmith.training.processes import demand_alone
 from tunesmith.training.pseudo_account import sentences, tell, told_of
 from tunesmith.training.pseudo_labels import Pseudo, label_rows, why_not, with_pseudo
 from tunesmith.training.recipe import AUTO, Recipe, make_recipe, read_recipe
@@ -229,9 +229,7 @@ def prepare_self_training(recipe: Recipe, *, folder: Path | None = None) -> Self
             "a budget is for one run after the other until the time is over, and self-training has an order of its own"
         )
         raise PlanProblem(what, where="budget", do="leave out budget, or unlabelled")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        what = "self-training runs in one process"
-        raise PlanProblem(what, where="WORLD_SIZE", do="start it without torchrun or accelerate launch")
+    demand_alone("self-training runs in one process")
     sha256 = data.read(recipe.unlabelled).sha256  # a file that is not there is told before anything is trained
     memo, plain = Memo(), dataclasses.replace(recipe, unlabelled="")
     rows = take_in(plain)

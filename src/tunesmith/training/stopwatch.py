@@ -51,7 +51,9 @@ class Stopwatch:
 STEPS = ("batches", "forward", "backward", "update")  # the stages that a training step is made of
 
 
-def speed(watch: Stopwatch, anatomy: Anatomy, model: nn.Module, *, blocks: int, device: str) -> dict[str, Any]:
+def speed(
+    watch: Stopwatch, anatomy: Anatomy, model: nn.Module, *, blocks: int, device: str, processes: int = 1
+) -> dict[str, Any]:
     """Give what a run has reached.
 
     Args:
@@ -60,19 +62,23 @@ def speed(watch: Stopwatch, anatomy: Anatomy, model: nn.Module, *, blocks: int, 
         model: As it was trained.
         blocks: Lowest blocks whose states were computed once, and did not run in training steps.
         device: Where it was trained.
+        processes: Of the run; each has done about the same share of what `watch` has counted in one.
 
     Returns:
         `stages` (seconds by name), `tokens`, `tokens_per_second` of the training steps, `gflops` (their matrix products
         alone, counted, not measured), and on a CPU `peak_gflops` and `share_of_peak` (0..1).
     """
     seconds = sum(watch.seconds.get(name, 0.0) for name in STEPS)
-    found: dict[str, Any] = {"stages": dict(watch.seconds), "tokens": watch.tokens}
-    if not watch.tokens or not seconds:
+    tokens = watch.tokens * processes
+    found: dict[str, Any] = {"stages": dict(watch.seconds), "tokens": tokens}
+    if processes > 1:
+        found["processes"] = processes
+    if not tokens or not seconds:
         return found
-    gflops = watch.tokens * flops_per_token(anatomy, model, blocks=blocks) / seconds / 1e9
-    found |= {"tokens_per_second": watch.tokens / seconds, "gflops": gflops}
+    gflops = tokens * flops_per_token(anatomy, model, blocks=blocks) / seconds / 1e9
+    found |= {"tokens_per_second": tokens / seconds, "gflops": gflops}
     if device == "cpu":
-        peak = matrix_peak()
+        peak = matrix_peak() * processes
         found |= {"peak_gflops": peak, "share_of_peak": gflops / peak}
     return found
 

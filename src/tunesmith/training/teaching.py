@@ -14,7 +14,6 @@ Letters: N units, L labels, B batch, T tokens, K layers, H hidden.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from tunesmith.models.same_tokens import same_tokens
 from tunesmith.tasks import Example
 from tunesmith.tasks.losses import plain_loss
 from tunesmith.training.intake import Intake
+from tunesmith.training.processes import process_count
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.training.teacher import (
     IGNORED,
@@ -275,7 +275,7 @@ def _demand_fitting(recipe: Recipe, intake: Intake, bundle: Any) -> None:
     def refuse(what: str, do: str) -> PlanProblem:
         return PlanProblem(what, where=f"teacher: {recipe.teacher}", do=do)
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise refuse("a teacher is asked in one process, and this run has several", "run it in one process")
     if bundle.plan.task != task.name:
         what = f"the teacher's task is {bundle.plan.task}, and this run's is {task.name}"

@@ -9,9 +9,10 @@ from typing import Any
 from tunesmith.bundle.load import Bundle
 from tunesmith.errors import PlanProblem
 from tunesmith.training.anytime import Anytime, prepare_anytime
-from tunesmith.training.job import Job, process_rank
+from tunesmith.training.job import Job
 from tunesmith.training.multi_task.tasks_file import is_tasks_file
 from tunesmith.training.prepare import prepare, prepare_resume
+from tunesmith.training.processes import process_rank
 from tunesmith.training.recipe import Recipe, canonical, make_recipe, read_recipe
 from tunesmith.training.self_training import (
     SelfTraining,
@@ -73,6 +74,6 @@ def _finish(job: Job | Anytime | SelfTraining, on_event: Callable[[Event], None]
         raise PlanProblem(
             f"process {process_rank()} of this run makes no bundle; the first one does",
             where="RANK",
-            do="start runs of several processes from the command line: torchrun ... -m tunesmith train",
+            do="start runs of several processes from the command line: tunesmith train ... --processes 2",
         )
     return job.bundle

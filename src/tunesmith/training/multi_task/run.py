@@ -25,8 +25,9 @@ from tunesmith.errors import BundleProblem, PlanProblem, Stopped
 from tunesmith.models.anatomy import find_anatomy
 from tunesmith.tasks.batching import lengths_of
 from tunesmith.training import folder as run_folder
+from tunesmith.training.as_planned import as_computed, as_planned
 from tunesmith.training.checkpoint import Checkpoint, forget_after, newest_whole
-from tunesmith.training.job import Job, as_computed, as_planned
+from tunesmith.training.job import Job
 from tunesmith.training.loop import training_events
 from tunesmith.training.material import Material
 from tunesmith.training.memo import Memo

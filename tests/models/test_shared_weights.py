@@ -9,8 +9,8 @@ import toy_world
 from tunesmith.methods import find_method
 from tunesmith.models.anatomy import find_anatomy
 from tunesmith.models.build import build_model
+from tunesmith.models.shared_weights import SharedWeights
 from tunesmith.service.loaded import LoadedBundle
-from tunesmith.service.shared_weights import SharedWeights
 
 OPTIONS = {
     "lora": {"lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.0, "merge": "no"},
