@@ -34,6 +34,7 @@ class Progress:
     loss_sum: float = 0.0  # over the rows seen since the last evaluation, each step's mean loss times its rows
     loss_rows: int = 0
     seconds: float = 0.0  # spent training, over all resumptions
+    fill_tokens: int = 0  # that fit into memory at once, where the plan's `batch_tokens` did not; 0: they do
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def take_up(desk: Desk, checkpoint: Checkpoint) -> Progress:
         desk.regime.average.load(load_average(checkpoint.folder.parent, checkpoint.step))
     if desk.accelerator.scaler is not None and checkpoint.state.get("scaler"):
         desk.accelerator.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
-    return Progress(**{name: checkpoint.state[name] for name in Progress.__dataclass_fields__})
+    state = checkpoint.state
+    return Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
 
 
 def keep(desk: Desk, progress: Progress, folder: Path) -> None:

@@ -7,6 +7,7 @@ torch anew before each step, dropout. So a run that is resumed at a step goes on
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import time
@@ -24,6 +25,7 @@ from tunesmith.training.desk import Desk, Progress, keep, lay_out, settle, take_
 from tunesmith.training.learning import Fill, OnePass
 from tunesmith.training.material import Material
 from tunesmith.training.processes import found_by_first, is_loss_of_process, process_lost, with_all_threads
+from tunesmith.training.room import with_room
 from tunesmith.training.schedules import learning_rate_at
 from tunesmith.training.sharding import whole
 from tunesmith.types import Event, Plan
@@ -110,7 +112,13 @@ def _turns(desk: Desk, progress: Progress, folder: Path, is_time_up: Callable[[]
 
     steps = _steps_from(plan, material.lengths, progress.step, material.own_order)
     while not progress.is_over and (rows := next(steps, None)) is not None:
-        loss = _step(desk, rows, progress.step)
+        fitted = progress.fill_tokens
+        loss = _step(desk, rows, progress)
+        if progress.fill_tokens != fitted:
+            text = (
+                f"memory ran out: from here on {progress.fill_tokens:,} tokens at a time, and the same rows in a step"
+            )
+            yield dataclasses.replace(event("note"), text=text)
         is_evaluated = False
         if loss is not None:
             progress.step += 1
@@ -161,29 +169,33 @@ def _steps_from(
         yield from steps[max(0, first - epoch * each) : plan.steps - epoch * each]
 
 
-def _step(desk: Desk, rows: list[int], step: int) -> float | None:
+def _step(desk: Desk, rows: list[int], progress: Progress) -> float | None:
     """Make one optimiser update from `rows`; give the mean loss over them, or None where a signal came before it.
 
     Each process takes every n-th row, so that lengths stay balanced. The gradient is the mean over all units (rows, or
     predicted tokens) of the step, whatever the number of processes and of fills.
     """
-    plan, material, accelerator = desk.plan, desk.material, desk.accelerator
+    plan, material, accelerator, step = desk.plan, desk.material, desk.accelerator, progress.step
     rank, world = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(_mix(plan.seed, step, rank))
     for group in desk.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, plan) * group["factor"]
     mine = rows[rank::world] or rows[:1]  # a process without a row still has to take part in the exchange
     share = 1.0 if rows[rank::world] else 0.0
-    with material.watch("batches"):
-        fills = fill(mine, material.lengths, int(plan.options["batch_tokens"]))
-        batches = [material.task.batch([material.train[row] for row in part], material.tokenizer) for part in fills]
     material.watch.tokens += sum(material.lengths[row] for row in mine)
-    mass = torch.tensor(share * sum(map(material.task.weight, batches)), device=accelerator.device)
-    mass = max(float(accelerator.reduce(mass, "sum")), 1e-9) if world > 1 else max(float(mass), 1e-9)
-    desk.model.train()
-    held = desk.regime.holding(step, is_alone=desk.is_alone)
-    with material.watch("forward"), held, _looking_ahead(desk, batches):
-        total = _add_gradients(desk, batches, share=share, mass=mass)
+
+    def learn(tokens: int) -> tuple[torch.Tensor | None, float]:
+        torch.manual_seed(_mix(plan.seed, step, rank))
+        with material.watch("batches"):
+            fills = fill(mine, material.lengths, tokens)
+            batches = [material.task.batch([material.train[row] for row in part], material.tokenizer) for part in fills]
+        mass = torch.tensor(share * sum(map(material.task.weight, batches)), device=accelerator.device)
+        mass = max(float(accelerator.reduce(mass, "sum")), 1e-9) if world > 1 else max(float(mass), 1e-9)
+        desk.model.train()
+        held = desk.regime.holding(step, is_alone=desk.is_alone)
+        with material.watch("forward"), held, _looking_ahead(desk, batches):
+            return _add_gradients(desk, batches, share=share, mass=mass), mass
+
+    total, mass = with_room(desk, progress, mine, learn)
     if total is None:
         desk.optimizer.zero_grad()
         return None
@@ -264,7 +276,7 @@ def _evaluate(desk: Desk, progress: Progress) -> dict[str, float]:
     """Score the validation rows and note whether they are the best so far (ties go to the lower loss)."""
     plan, material = desk.plan, desk.material
     desk.bare.eval()
-    batch_tokens = int(plan.options["batch_tokens"])
+    batch_tokens = progress.fill_tokens or int(plan.options["batch_tokens"])
     if material.before_evaluation is not None:
         material.before_evaluation(desk.bare, material)
 
