@@ -106,7 +106,7 @@ def test_a_stacked_vote_is_fitted_on_the_shared_validation_rows(runs, tmp_path):
     vote = load(made.bundle.path).ensemble.vote
     assert vote.by == "stacked"
     assert len(vote.weights) == len(vote.offsets) == 3
-    assert "cross-validated log loss on 45 validation rows" in made.remarks[0]
+    assert "log loss on 45 validation rows: stacked (cross-validated)" in made.remarks[0]
     choices, right = made.bundle.ensemble.choices(made.rows.valid), made.bundle.ensemble.right(made.rows.valid)
     assert metrics.softmax(vote.mix(choices)).shape == (45, 3)
     assert len(right) == 45

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
 import toy_world
+import tunesmith
 from noisy_members import noisy_copies
 from tunesmith.bundle.atomic import find_damage
 from tunesmith.bundle.ensemble import Wishes, make_ensemble
@@ -104,6 +106,24 @@ def test_the_command_alone_prints_members_and_ensemble(runs, tmp_path, capsys):
     assert main(["predict", str(out), "a1 a2 a3"]) == 0
     assert main(["ensemble", *map(str, runs), "--set", "epochs=1"]) == 2
     assert "--set is for --distil" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["token-classification", "multi-label-classification"])
+def test_other_tasks_are_distilled_too(task, toy_base, tmp_path):
+    toy = importlib.import_module(f"toys.{task.replace('-', '_')}")
+    files = {}
+    for part, count in (("data", 48), ("valid", 24), ("test", 24)):
+        rows = toy.rows("train" if part == "data" else part, count)
+        files[part] = tmp_path / f"{part}.jsonl"
+        files[part].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = {**{part: str(path) for part, path in files.items()}, "task": task, "model": str(toy_base)}
+    options |= {**QUICK, "batch_size": 8, "epochs": 4}
+    runs = [tunesmith.train(**options, seed=seed, out=str(tmp_path / f"s{seed}")).path for seed in (0, 1)]
+    both = make_ensemble(runs, Wishes(out=str(tmp_path / "both")))
+    found = distil_ensemble(both, Lessons({"epochs": 8, "threads": 1, "batch_size": 8}))
+    assert load(found.folder).plan.task == task
+    assert found.steps[-1].scores.value > 0.7 * both.after.value
 
 
 def test_answers_that_cannot_be_softened_are_not_distilled(made):

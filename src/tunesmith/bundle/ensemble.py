@@ -191,7 +191,7 @@ def _fitted(ensemble: Ensemble, valid: Sequence[Record], wishes: Wishes) -> tupl
     seed = ensemble.members[0].plan.seed
     stacked, loss = fit_stack(choices, right, labels=labels, seed=seed)
     equal = log_loss(soft.mix(choices), right)
-    said = f"cross-validated log loss on {len(valid):,} validation rows: stacked {loss:.4f}, soft {equal:.4f}"
+    said = f"log loss on {len(valid):,} validation rows: stacked (cross-validated) {loss:.4f}, soft {equal:.4f}"
     said += "" if loss < equal else "; --by soft may serve as well"
     return dataclasses.replace(ensemble, vote=stacked), (said,)
 

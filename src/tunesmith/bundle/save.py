@@ -10,6 +10,7 @@ speed.json           where the time went        attempts.json            what a 
 lineage.json         of an update: what came before it, and its scores on every earlier test set
 kept_rows.jsonl      of an update: rows that the next one replays and is measured on, personal data masked
 fisher.safetensors   of an update by ewc: how much each weight matters
+together.json        of a task that was trained together with others: their names
 shown_rows.jsonl     training rows, texts and labels, where the method shows them to the model with every question
 """
 

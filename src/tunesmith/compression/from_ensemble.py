@@ -85,7 +85,8 @@ def distil_ensemble(made: Made, lessons: Lessons) -> Compression:
     out = student_folder(ensemble.path, settings)
     settings.pop("out", None)
     shop = Workshop(ensemble, out, out.name, settings=settings, show=lessons.show, say=lessons.say)
-    job = shop.job(base, base, out=str(out))
+    # Members have states of their own; there are none that a student could be near to.
+    job = shop.job(base, base, out=str(out), teacher_states=0.0)
     lessons.say(f"distilling into {job.plan.base}")
     lessons.show(job, job.run(lessons.stop_signal))
     student = load(out, engine=TORCH)

@@ -169,17 +169,18 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(asked, entries, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_that_was_left_off_before_measuring_is_measured_when_it_goes_on(asked, entries, tmp_path):
+def test_a_run_that_was_left_off_before_measuring_is_measured_when_it_goes_on(asked, entries, tmp_path, capsys):
     path = asked("left", entries[:2], epochs=1)
     first = prepare_together(read_tasks_file(path, {"out": str(tmp_path / "left")}))
     weights = trained(first)
-    again = resume_together(tmp_path / "left")
     (tmp_path / "left" / "text").mkdir()  # as if killed in the middle of writing
     (tmp_path / "left" / "text" / "config.json").write_text("{}", encoding="utf-8")
-    list(again.run())
-    assert set(again.bundles) == {"text", "token"}
+    assert main(["train", "--resume", str(tmp_path / "left"), "--epochs", "2"]) == 2
+    assert "without other options" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "left")]) == 0
+    assert "going on from step" in capsys.readouterr().out
     assert find_damage(tmp_path / "left" / "text") == []
-    kept = again.bundles["token"].model.base_model.encoder.state_dict()
+    kept = load(tmp_path / "left" / "token").model.base_model.encoder.state_dict()
     assert all(torch.equal(tensor, weights[f"shared.encoder.{name}"]) for name, tensor in kept.items())
 
 

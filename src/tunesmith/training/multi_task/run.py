@@ -33,7 +33,7 @@ from tunesmith.training.material import Material
 from tunesmith.training.memo import Memo
 from tunesmith.training.multi_task.mixture import Mixture, shares
 from tunesmith.training.multi_task.plan import demand_headed, make_shared_plan, plan_of, seen_elsewhere, selects_by
-from tunesmith.training.multi_task.report import LINEAGE, SUMMARY, Outcome, render_summary, summary_of
+from tunesmith.training.multi_task.report import LINEAGE, SUMMARY, Outcome, render_summary, summary_of, verdict_of
 from tunesmith.training.multi_task.shared_body import Joined, Part, SharedBody, SharedObjective
 from tunesmith.training.multi_task.tasks_file import FILE, POWERS, TasksFile, read_tasks_file
 from tunesmith.training.prepare import demand_same, prepare, prepare_resume, read_plan
@@ -88,8 +88,7 @@ class Together:
             for name in self.jobs if self.file.alone else ():
                 yield from self._alone(name, stop_signal)
             self._settle(folder)
-        for outcome in self.outcomes:
-            yield self._event("note", f"{outcome.name}: {outcome.bundle.gain.verdict}")
+        yield self._event("end", verdict_of(self.outcomes))
 
     def _begun(self, folder: Path) -> Checkpoint | None:
         """Write what was asked and decided, or find the place where an earlier start was broken off."""
