@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,21 @@ def test_damage_is_named(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"abd")
     (tmp_path / "sub" / "b.txt").unlink()
     assert find_damage(tmp_path) == ["a.bin has changed", "sub/b.txt is missing"]
+
+
+def test_a_thousand_flips_of_one_byte_are_all_found(tmp_path):
+    generator = random.Random(0)
+    (tmp_path / "weights.bin").write_bytes(generator.randbytes(5000))
+    (tmp_path / "state.json").write_text('{"step": 7}', encoding="utf-8")
+    write_manifest(tmp_path)
+    assert find_damage(tmp_path) == []
+    for _ in range(1000):
+        path = tmp_path / generator.choice(("weights.bin", "weights.bin", "state.json"))
+        whole = path.read_bytes()
+        place = generator.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ generator.randrange(1, 256)]) + whole[place + 1 :])
+        assert find_damage(tmp_path) == [f"{path.name} has changed"]
+        path.write_bytes(whole)
 
 
 def test_a_link_out_of_the_folder_is_damage(tmp_path):

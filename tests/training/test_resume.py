@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import random
@@ -15,9 +17,11 @@ from pathlib import Path
 import pytest
 
 import tunesmith
+from toy_world import FAMILIES
 from tunesmith.bundle.atomic import find_damage
 from tunesmith.errors import BundleProblem, MachineProblem
 from tunesmith.models.find import hash_file
+from tunesmith.training.recipe import make_recipe
 
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "5"))
 
@@ -179,6 +183,37 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(options, undisturbed, tmp_pat
     assert same_weights(folder, undisturbed.path)
 
 
+def test_a_clock_that_jumps_changes_nothing(options, undisturbed, tmp_path, monkeypatch):
+    """By a day, forwards and back, while it trains; and files that seem to come from tomorrow or yesterday."""
+    from tunesmith.training.prepare import prepare_resume
+
+    now, jumps = time.time, itertools.cycle((86_400, -86_400, 0))
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    folder = stopped_run(options, tmp_path / "run")
+    older, newer = sorted((folder / "checkpoints").glob("step-*"))[-2:]
+    for path, shift in ((older, 86_400), (newer, -86_400)):
+        for each in (path, *path.iterdir()):
+            os.utime(each, (now() + shift, now() + shift))
+    job = prepare_resume(folder)
+    assert job.resumed_from is not None
+    assert job.resumed_from.folder.name == newer.name
+    list(job.run())
+    assert same_weights(folder, undisturbed.path)
+
+
+def test_a_base_model_that_vanishes_on_the_way_is_missed_by_nobody(options, undisturbed, tmp_path):
+    from tunesmith.training.prepare import prepare
+
+    base = tmp_path / "base"
+    shutil.copytree(str(options["model"]), base)
+    job = prepare(make_recipe({**options, "model": str(base), "out": str(tmp_path / "run")}))
+    for event in job.run():
+        if event.kind == "step" and base.exists():
+            shutil.rmtree(base)
+    assert same_weights(tmp_path / "run", undisturbed.path)
+    assert tunesmith.load(tmp_path / "run").predict("a1 a2 the1")[0].value in FAMILIES
+
+
 def test_resume_refuses_other_data(options, tmp_path):
     data = tmp_path / "train.csv"
     shutil.copy(str(options["data"]), data)
@@ -206,9 +241,10 @@ def test_two_trainers_on_one_folder_is_refused(options, tmp_path):
     tunesmith.resume(folder)  # and it is free again afterwards
 
 
-def test_a_full_disk_keeps_what_was_saved(options, undisturbed, tmp_path, monkeypatch):
-    import errno
-
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EIO, "check the disk"), (errno.EROFS, "read-only")]
+)
+def test_a_disk_that_fails_keeps_what_was_saved(options, undisturbed, tmp_path, monkeypatch, number, advice):
     from tunesmith.training import checkpoint
 
     real, calls = checkpoint.save_file, 0
@@ -217,15 +253,15 @@ def test_a_full_disk_keeps_what_was_saved(options, undisturbed, tmp_path, monkey
         nonlocal calls
         calls += 1
         if calls == 9:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         return real(*arguments, **named)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     folder = tmp_path / "run"
     with pytest.raises(MachineProblem) as caught:
         tunesmith.train(**options, out=str(folder))
-    assert "No space left on device" in caught.value.what
-    assert "--resume" in caught.value.do
+    assert os.strerror(number) in caught.value.what
+    assert advice in caught.value.do
     monkeypatch.undo()
     left = [path.name for path in (folder / "checkpoints").iterdir()]
     assert not [name for name in left if name.startswith("tmp-")]
@@ -244,8 +280,6 @@ def test_a_disk_without_room_is_refused_before_writing(options, tmp_path, monkey
 
 
 def test_a_failed_sync_counts_as_a_failed_save(options, tmp_path, monkeypatch):
-    import errno
-
     from tunesmith.bundle import atomic
 
     def broken(handle):
