@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -69,6 +70,19 @@ def test_two_processes_give_what_one_gives(launcher, processes, options, one, tm
     assert two.gain.after.value == pytest.approx(one.gain.after.value, abs=0.02)
     assert two.speed["processes"] == 2
     assert two.speed["tokens"] == pytest.approx(one.speed["tokens"], rel=0.1)
+
+
+@pytest.mark.slow
+def test_parts_of_a_model_without_use_are_not_waited_for(toy_base, tmp_path):
+    """Where two texts are read apart, nothing reads the pooler: it never gets a gradient."""
+    toy = importlib.import_module("toys.text_similarity")
+    for part, count in (("train", 60), ("test", 24)):
+        lines = [json.dumps(row) + "\n" for row in toy.rows(part, count)]
+        (tmp_path / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+    options = {"data": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl", "model": toy_base, "encoder": "bi"}
+    done = run(command_of({**options, "epochs": 2, "threads": 1}, tmp_path / "two", processes=2))
+    assert done.returncode == 0, done.stderr
+    assert tunesmith.load(tmp_path / "two").speed["processes"] == 2
 
 
 @pytest.mark.slow

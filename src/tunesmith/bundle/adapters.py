@@ -22,13 +22,13 @@ class AdapterSet:
     """Runs of one base model, by name.
 
     Args:
-        runs: Name -> run folder, or folders, which then go by their names. More can be loaded, and each unloaded.
+        runs: Name -> run folder or open bundle; or these alone, which then go by their folders' names.
 
     Raises:
         BundleProblem: As `load` says.
     """
 
-    def __init__(self, runs: Mapping[str, str | Path] | Iterable[str | Path] = ()) -> None:
+    def __init__(self, runs: Mapping[str, str | Path | Bundle] | Iterable[str | Path | Bundle] = ()) -> None:
         from tunesmith.models.shared_weights import SharedWeights
 
         self._weights = SharedWeights()

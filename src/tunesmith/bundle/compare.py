@@ -47,7 +47,7 @@ def compare(
 
 def compare_on(bundles: Sequence[Bundle], records: Sequence[Record]) -> Comparison:
     """Answer labelled rows with each of several open bundles of one task, as `compare` does those of a file."""
-    names = _names(bundles)
+    names = names_of(bundles)
     metric = str(bundles[0].plan.options["metric"])
     seed = bundles[0].plan.seed
     scores: dict[str, Scores] = {}
@@ -87,7 +87,7 @@ def _demand_comparable(bundles: Sequence[Bundle]) -> None:
         )
 
 
-def _names(bundles: Sequence[Bundle]) -> list[str]:
+def names_of(bundles: Sequence[Bundle]) -> list[str]:
     """Name each run by its folder; where two folders are called the same, by their paths."""
     names = [bundle.name for bundle in bundles]
     return names if len(set(names)) == len(names) else [str(bundle.path) for bundle in bundles]

@@ -58,6 +58,8 @@ def _merge(options: argparse.Namespace, output: Output) -> int:
         output.say(f"note: {remark}")
     output.say()
     output.show(gain_table(made.bundle.gain))
+    output.say()
+    output.show(made.bundle.gain.verdict)
     for name, found in made.comparisons.items():
         output.say()
         output.show(Text(f"on {options.data}" if options.data else f"on the test rows of {name}", style="bold"))
@@ -70,9 +72,13 @@ def _merge(options: argparse.Namespace, output: Output) -> int:
 
 def _tell(options: argparse.Namespace, output: Output) -> int:
     from tunesmith.bundle.adapters import AdapterSet
+    from tunesmith.bundle.compare import names_of
+    from tunesmith.bundle.load import load
     from tunesmith.cli.tables import cut, plain_table
+    from tunesmith.engines import TORCH
 
-    adapters = AdapterSet(options.runs)
+    bundles = [load(run, engine=TORCH) for run in options.runs]
+    adapters = AdapterSet(dict(zip(names_of(bundles), bundles, strict=True)))
     own = {name: adapters.own_bytes(name) for name in adapters.names}
     facts = {
         name: {"task": adapters[name].task.name, "method": adapters[name].plan.method, "own_bytes": size}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,8 @@ def base_in_bits(model: nn.Module, anatomy: Anatomy, bits: int, *, device: Any, 
 def _in_bits(layer: nn.Linear, bits: int, *, device: Any, precision: str) -> nn.Module:
     """Give a layer that computes with the weights of this one in few bits."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast, in every layer
 
     has_bias, sizes = layer.bias is not None, (layer.in_features, layer.out_features)
     small: Any

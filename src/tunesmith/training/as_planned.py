@@ -47,15 +47,24 @@ class as_planned:  # noqa: N801 - reads as the verb it is
         torch.utils.deterministic.fill_uninitialized_memory = False
         AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once, each as planned
         return Accelerator(
-            mixed_precision=self.plan.precision, cpu=self.plan.device == "cpu", kwargs_handlers=self._patience()
+            mixed_precision=self.plan.precision, cpu=self.plan.device == "cpu", kwargs_handlers=self._exchange()
         )
 
-    def _patience(self) -> list[Any]:
-        """Let processes wait for each other as long as the first one may be busy with something of its own."""
-        from accelerate.utils import InitProcessGroupKwargs
+    def _exchange(self) -> list[Any]:
+        """Give how several processes work together.
 
-        hours = datetime.timedelta(hours=MOST_HOURS_APART)
-        return [InitProcessGroupKwargs(timeout=hours)] if process_count() > 1 else []
+        They wait for each other as long as the first one may be busy with something of its own. Where two texts are
+        read apart, parts of the model may have no use (a pooler, say): gradients that never come are not waited for.
+        """
+        if process_count() == 1:
+            return []
+        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+        has_unused = self.plan.options.get("encoder") == "bi"
+        return [
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=MOST_HOURS_APART)),
+            DistributedDataParallelKwargs(find_unused_parameters=has_unused),
+        ]
 
     def __exit__(self, *_: object) -> None:
         torch.set_num_threads(self.threads)

@@ -19,7 +19,7 @@ Made = TypeVar("Made")
 
 _ONLY_TRAINING = (
     *("method", "top_layers", "lora_rank", "lora_alpha", "lora_dropout", "adapter_size", "adapter_places"),
-    "adapted_layers",
+    *("adapted_layers", "base_bits", "sharding"),
     *("prompt_length", "merge", "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate"),
     *(
         "head_learning_rate_factor",

@@ -16,7 +16,7 @@ from typing import Any
 
 from tunesmith.bundle.adapters import demand_apart
 from tunesmith.bundle.atomic import write_file, write_json, write_manifest
-from tunesmith.bundle.compare import compare_on
+from tunesmith.bundle.compare import compare_on, names_of
 from tunesmith.bundle.delta import base_of, read_adapter
 from tunesmith.bundle.evaluate import read_labelled
 from tunesmith.bundle.kept_rows import part_rows
@@ -150,14 +150,14 @@ def _merged(first: Bundle, parts: Sequence[LowRank], weights: Sequence[float], h
 def _rows_of(bundles: Sequence[Bundle]) -> _Rows:
     """Give the rows that each run was tested on; those of equal files, equally cut, once."""
     rows, seen = _Rows(), set()
-    for bundle in bundles:
+    for name, bundle in zip(names_of(bundles), bundles, strict=True):
         fingerprint = bundle.plan.data["fingerprint"]
         if fingerprint in seen:
             continue
         seen.add(fingerprint)
         try:
             learnt = [*part_rows(bundle, "train"), *part_rows(bundle, "valid")]
-            rows.by_run[bundle.name] = part_rows(bundle, "test")
+            rows.by_run[name] = part_rows(bundle, "test")
         except DataProblem as error:
             if bundle is bundles[0]:
                 raise DataProblem(
@@ -165,9 +165,9 @@ def _rows_of(bundles: Sequence[Bundle]) -> _Rows:
                     where=str(bundle.plan.data["files"]["data"]["path"]),
                     do="put the file back where it was, or name another run first",
                 ) from error
-            rows.remarks.append(f"rows of '{bundle.name}' that are measured on cannot be told: {error.what}")
+            rows.remarks.append(f"rows of '{name}' that are measured on cannot be told: {error.what}")
             continue
-        rows.learnt[bundle.name] = learnt
+        rows.learnt[name] = learnt
     for name, records in list(rows.by_run.items()):
         left = rows.unknown(bundles[0], records, but=name)
         if len(left) < len(records):
@@ -219,7 +219,8 @@ def _recipe(bundles: Sequence[Bundle], config: Mapping[str, Any], out: str) -> R
 def _leave_out(job: Job, first: Bundle, rows: _Rows) -> None:
     """Take the rows that another of the runs has learnt from out of those that calibrate and measure."""
     splits = job.intake.splits
-    left = {part: rows.unknown(first, getattr(splits, part), but=first.name) for part in ("valid", "test")}
+    own = next(iter(rows.learnt))  # the first run's name
+    left = {part: rows.unknown(first, getattr(splits, part), but=own) for part in ("valid", "test")}
     if all(len(records) == len(getattr(splits, part)) for part, records in left.items()):
         return
     if empty := [part for part, records in left.items() if not records]:

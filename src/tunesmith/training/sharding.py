@@ -94,7 +94,8 @@ class Shares:
         for stack in self.anatomy.stacks or (self.anatomy.blocks,):
             for block in stack:
                 fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(self.model, mesh=mesh, mp_policy=policy)
+        # Else the root would keep its own parts whole after a pass, and a checkpoint would find no shares of them.
+        fully_shard(self.model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
     def together(self, accelerator: Accelerator) -> tuple[nn.Module, Anatomy]:
         """Give the model as it was made, with what it has learnt, on the CPU; in the first process only it is whole."""
