@@ -121,7 +121,7 @@ def _settings(options: argparse.Namespace) -> tuple[Settings, PoolSettings, list
     return make_settings({**given, **flags}, where=options.config or "command line"), _pool_settings(pool), models
 
 
-_OWN = {"runs", "config", "no_follow", "no_keep", "no_watch", "stub", "json", "quiet", "debug", *_POOL}
+_OWN = {"runs", "config", "no_follow", "no_keep", "no_watch", "stub", "json", "quiet", "debug", "command_line", *_POOL}
 
 
 def _models(found: Any) -> list[str]:
