@@ -6,6 +6,7 @@ Every noun turns into plain JSON with `to_json`: that is what `--json` prints an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -39,7 +40,7 @@ def from_json(noun: Any, content: Any) -> Any:
         content: Parsed JSON.
     """
     if dataclasses.is_dataclass(noun):
-        hints = typing.get_type_hints(noun)
+        hints = _hints(noun)
         return noun(
             **{  # type: ignore[operator]
                 item.name: from_json(hints[item.name], content[item.name])
@@ -60,6 +61,12 @@ def from_json(noun: Any, content: Any) -> Any:
         return {key: from_json(inner[1], item) for key, item in content.items()}
     nouns = [kind for kind in inner if dataclasses.is_dataclass(kind)]  # Scores | None
     return from_json(nouns[0], content) if nouns else content
+
+
+@functools.cache
+def _hints(noun: Any) -> dict[str, Any]:
+    """Give the types of a dataclass's fields. Working them out takes longer than all the rest: they are words here."""
+    return typing.get_type_hints(noun)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from tunesmith.service.logs import ServerLog
 from tunesmith.service.settings import Settings
 
 _BACKLOG = 1024
+_SWITCH_SECONDS = 0.0005  # after which a thread that computes gives way: the event loop asks for its turn at each send
 _SPARE_DESCRIPTORS = 100  # for workers, files, the store; the rest may be connections
 _LEAST_CONNECTIONS = 16
 _LAST_LOOK_SECONDS = 0.05  # in which connections that the system holds already are still taken in
@@ -75,7 +77,12 @@ def listen(app: Guard, sockets: Sequence[socket.socket], *, on_start: Callable[[
         sockets: Open.
         on_start: Called when it listens.
     """
-    make_server(app, on_start).run(sockets=list(sockets))
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        make_server(app, on_start).run(sockets=list(sockets))
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def make_server(app: Guard, on_start: Callable[[], None] = lambda: None) -> Server:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,12 @@ class Heard:
     code: str = ""
 
 
+def _load_libraries() -> None:
+    """Import what a monitor needs while models load: later it would keep the first requests waiting for seconds."""
+    for name in ("scipy.stats", "sklearn.linear_model", "river.drift"):
+        importlib.import_module(name)
+
+
 class Watcher:
     """The monitors of the served models.
 
@@ -74,6 +82,7 @@ class Watcher:
         self._answering, self._registry, self._log, self._on_dropped = answering, registry, log, on_dropped
         self._known: dict[tuple[str, str], Monitor] = {}  # by model and bundle
         self._queue: Background[Seen | Heard] = Background(self._work)
+        threading.Thread(target=_load_libraries, name="tunesmith-warm-up", daemon=True).start()
 
     def show(self, rows: Sequence[Seen]) -> None:
         """Show answers; returns at once."""
