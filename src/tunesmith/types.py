@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,10 +63,7 @@ def from_json(noun: Any, content: Any) -> Any:
     return from_json(nouns[0], content) if nouns else content
 
 
-@functools.cache
-def _hints(noun: Any) -> dict[str, Any]:
-    """Give the types of a dataclass's fields. Working them out takes longer than all the rest: they are words here."""
-    return typing.get_type_hints(noun)
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # working them out takes longest
 
 
 @dataclass(frozen=True)
