@@ -16,6 +16,7 @@ import psutil
 import pytest
 from several_processes import command_of, demand_same_weights, run, started
 
+import toy_world
 import tunesmith
 from tunesmith.cli.progress import stop_signals
 from tunesmith.errors import MachineProblem, PlanProblem, ProcessLost, Stopped
@@ -252,6 +253,24 @@ def test_one_that_waits_is_ended_by_a_signal_until_it_is_asked():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_signal_is_passed_on_once_and_a_second_one_ends_the_processes(monkeypatch):
+    """The child tells how often it has heard the signal, and would never end by it."""
+    code = "import signal, time\nsignal.signal(15, lambda *_: print('heard', flush=True))\nprint('here', flush=True)\n"
+    child = subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(launching, "_children", lambda: [child.pid])
+    assert child.stdout.readline() == "here\n"
+    with launching._hearing() as heard:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert child.stdout.readline() == "heard\n"
+        assert child.poll() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert child.wait(10) == -signal.SIGKILL
+    assert heard == [15, 15]
+    child.stdout.close()
+    found = launching._told(Path("nowhere"), {0: -9}, 2, heard)
+    assert (found.what, found.exit_code) == ("stopped by signal 15", 143)
+
+
 @pytest.mark.parametrize("wanted", ["0", "-1", "two", "1.5"])
 def test_a_number_of_processes_is_whole_and_above_nought(wanted):
     with pytest.raises(PlanProblem) as caught:
@@ -274,6 +293,14 @@ def test_a_budget_and_self_training_run_alone(toy_options, monkeypatch):
         ready(make_recipe({**toy_options, "budget": "60s"}))
     with pytest.raises(PlanProblem, match="self-training runs in one process"):
         ready(make_recipe({**toy_options, "unlabelled": toy_options["data"]}))
+
+
+def test_episodes_are_not_parted(toy_base, tmp_path, monkeypatch):
+    rows = [(f"the{number % 12} a{number % 16} m{number % 7}", f"label{number % 12}") for number in range(240)]
+    data = toy_world.write_csv(tmp_path / "rows.csv", rows)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlanProblem, match="method 'meta' compares the rows of a step"):
+        prepare(make_recipe({"data": str(data), "model": str(toy_base), "method": "meta"}))
 
 
 def test_the_plan_of_two_processes_is_that_of_one_but_for_its_price(toy_options, monkeypatch):

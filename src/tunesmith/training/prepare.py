@@ -136,7 +136,7 @@ def _asked(recipe: Recipe, intake: Intake, base: Base, tokenizer: Any) -> tuple[
     known = Known(intake.task, intake.labels, splits.train, read_config(base.folder), tokenizer, load_base)
     options = resolve_options(method, dealt, known)
     task = learnt_task(method, with_rows(own_task(recipe.method, intake.task, options), splits.train), options)
-    if hasattr(task, "looking_ahead"):
+    if hasattr(task, "looking_ahead") or hasattr(task, "epoch_steps"):
         demand_alone(
             f"method '{recipe.method}' compares the rows of a step; of several processes each sees only a part of them",
             "run it in one process: it is made for few rows",
