@@ -183,6 +183,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(options, undisturbed, tmp_pat
     assert same_weights(folder, undisturbed.path)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(options, undisturbed, tmp_path, monkeypatch):
     """By a day, forwards and back, while it trains; and files that seem to come from tomorrow or yesterday."""
     from tunesmith.training.prepare import prepare_resume
@@ -201,6 +202,7 @@ def test_a_clock_that_jumps_changes_nothing(options, undisturbed, tmp_path, monk
     assert same_weights(folder, undisturbed.path)
 
 
+@pytest.mark.slow
 def test_a_base_model_that_vanishes_on_the_way_is_missed_by_nobody(options, undisturbed, tmp_path):
     from tunesmith.training.prepare import prepare
 
@@ -242,7 +244,12 @@ def test_two_trainers_on_one_folder_is_refused(options, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EIO, "check the disk"), (errno.EROFS, "read-only")]
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        pytest.param(errno.EIO, "check the disk", marks=pytest.mark.slow),
+        pytest.param(errno.EROFS, "read-only", marks=pytest.mark.slow),
+    ],
 )
 def test_a_disk_that_fails_keeps_what_was_saved(options, undisturbed, tmp_path, monkeypatch, number, advice):
     from tunesmith.training import checkpoint
