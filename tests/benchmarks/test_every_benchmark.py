@@ -42,8 +42,10 @@ def test_training_speed_counts_the_same_tokens_for_all(run: Any) -> None:
     assert {
         "HF Trainer, dynamic padding",
         "HF Trainer, grouped",
+        "HF Trainer, grouped, bf16",
         "tutorial loop",
         "tunesmith full",
+        "tunesmith full, float32",
         "matrix peak",
     } == set(values)
     ours, theirs = values["tunesmith full"], values["HF Trainer, dynamic padding"]

@@ -270,8 +270,7 @@ def test_what_needs_one_model_is_refused_with_a_way_out(soft, toy_data):
 
 
 def test_a_worker_of_the_service_can_hold_it(soft):
-    from tunesmith.service.shared_weights import SharedWeights
-
+    from tunesmith.models.shared_weights import SharedWeights
     from tunesmith.service.loaded import LoadedBundle
 
     loaded = LoadedBundle({"run": str(soft.bundle.path)}, SharedWeights())

@@ -37,7 +37,7 @@ class StubBundle:
         self.path, self.exported, self.labels = path, None, ()
         self.task, self.order, self.wrong = ParityTask(), order, wrong
         self.plan = SimpleNamespace(options={"metric": "accuracy"}, seed=0)
-        self.model = SimpleNamespace()
+        self.model, self.ensemble = SimpleNamespace(), None
         path.mkdir()
         (path / "model.safetensors").write_bytes(b"1" * 2**20)
 

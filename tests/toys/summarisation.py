@@ -7,7 +7,7 @@ from typing import Any
 import toy_world
 
 BASE = "causal"
-OPTIONS: dict[str, Any] = {"epochs": 12, "batch_size": 16, "patience": 20, "learning_rate": 1e-3}
+OPTIONS: dict[str, Any] = {"epochs": 16, "batch_size": 16, "patience": 20, "learning_rate": 1e-3}
 BAR = 0.95
 CHANCE = 0.7  # ROUGE-L: a guess is right once in three
 
