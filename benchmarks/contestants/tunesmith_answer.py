@@ -15,7 +15,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(int(job["threads"]))
-    run = tunesmith.load(job["run"])
+    run = tunesmith.load(job["run"], threads=int(job["threads"]))
     return asking.ask(
         job,
         lambda text: str(run.predict(text)[0].value),

@@ -64,7 +64,7 @@ class Exported:
 
         Args:
             config: The `config.json` of the run.
-            threads: For one batch; None lets the runtime decide.
+            threads: For one batch; None lets the runtime decide, within the cores granted.
         """
         tokenizer = open_tokenizer(self.folder / FILE, from_json(Facts, self.facts["tokenizer"]))
         path = self.folder / ENGINES[self.engine].file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,20 @@ def demand_installed(name: str) -> None:
         )
 
 
+def granted_cores() -> int | None:
+    """Give how many cores this process may use, where that is fewer than the machine has; None where nothing bounds it.
+
+    Bounded by the system (taskset, a container's cpuset) or by OMP_NUM_THREADS. Runtimes know of neither and start a
+    thread for each core of the machine: those that have to share a core spin against each other.
+    """
+    cores = os.cpu_count() or 1
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        granted = min(granted, int(wanted))
+    return granted if granted < cores else None
+
+
 def open_model(name: str, path: Path, config: Any, *, threads: int | None = None) -> Engine:
     """Open an exported model with the engine of that name.
 
@@ -77,14 +92,16 @@ def open_model(name: str, path: Path, config: Any, *, threads: int | None = None
         name: From `ENGINES`.
         path: The exported file.
         config: The model's configuration, its entries as attributes.
-        threads: For one batch; None lets the runtime decide.
+        threads: For one batch; None lets the runtime decide, within `granted_cores`.
 
     Raises:
         MissingExtra: The runtime is not installed.
         BundleProblem: The file cannot be opened.
     """
     demand_installed(name)
-    engine: Engine = importlib.import_module(ENGINES[name].module).open_model(path, config, threads=threads)
+    engine: Engine = importlib.import_module(ENGINES[name].module).open_model(
+        path, config, threads=threads or granted_cores()
+    )
     return engine
 
 
