@@ -129,8 +129,8 @@ def backwards(given: Any) -> str:
 
 
 def settings_in(folder: Path, **values: Any) -> Settings:
-    """Settings whose registry lies in a folder."""
-    return Settings(registry=folder / "registry", log=str(folder / "log.jsonl"), **values)
+    """Settings whose registry lies in a folder; no backup is made, and told in the log, while a test looks there."""
+    return Settings(registry=folder / "registry", log=str(folder / "log.jsonl"), **{"backup_hours": 0.0, **values})
 
 
 class Service:

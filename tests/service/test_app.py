@@ -345,8 +345,8 @@ def test_the_store_is_backed_up_while_the_service_runs(tmp_path):
             await asyncio.sleep(0.02)
         return []
 
-    assert len(with_service(tmp_path, ask, keep=True)) == 1
-    with_service(tmp_path, ask, keep=True)
+    assert len(with_service(tmp_path, ask, keep=True, backup_hours=24.0)) == 1
+    with_service(tmp_path, ask, keep=True, backup_hours=24.0)
     assert len(list((tmp_path / "registry" / "backups").iterdir())) == 1, "none is due for a day"
 
 
