@@ -147,7 +147,7 @@ def _body(
         f"- method: {plan.method}, {gain.trainable_share:.1%} of the parameters trained",
         f"- time: {duration(gain.seconds)} in all",
         *(f"- {key}: {value}" for key, value in plan.options.items() if value is not None),
-        f"- seed {plan.seed}, device {plan.device}, {plan.threads} threads, precision {plan.precision}",
+        f"- seed {plan.seed}, device {plan.device}, threads {plan.threads}, precision {plan.precision}",
         "- " + ", ".join(f"{library} {version}" for library, version in plan.versions.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -232,7 +232,7 @@ def plan_lines(
         ),
         *_regime_rows(options),
         ("length", f"{options['max_length']} tokens{cut_short}"),
-        ("machine", f"{plan.device}, {plan.threads} threads, precision {plan.precision}, seed {plan.seed}"),
+        ("machine", f"{plan.device}, {_threads(plan.threads)}, precision {plan.precision}, seed {plan.seed}"),
         ("expected", f"{duration(plan.expected_seconds)} at most, {plan.expected_memory_mib / 1024:.1f} GiB of memory"),
     )
     table = plain_table("", "", numbers_from=2)
@@ -355,7 +355,7 @@ def speed_line(speed: Mapping[str, Any], threads: int) -> str:
     """Tokens per second of the training steps, and their share of the machine's matrix peak where it was measured."""
     words = f"{speed['tokens_per_second']:,.0f} tokens/s in training"
     if "share_of_peak" in speed:
-        peak = f"{speed['peak_gflops']:,.0f} GFLOP/s with {threads} thread{'s' if threads > 1 else ''}"
+        peak = f"{speed['peak_gflops']:,.0f} GFLOP/s with {_threads(threads)}"
         words += f", {100 * speed['share_of_peak']:.0f}% of this machine's matrix peak ({peak})"
     return words
 
@@ -370,3 +370,7 @@ def profile_table(speed: Mapping[str, Any]) -> Table:
     for name, seconds in sorted(speed["stages"].items(), key=lambda stage: -stage[1]):
         table.add_row(name, f"{seconds:.2f}", f"{100 * seconds / max(whole, 1e-9):.0f}%")
     return table
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"

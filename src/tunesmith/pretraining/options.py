@@ -84,7 +84,7 @@ class PretrainRecipe:
         0.01, "number", "most unusable documents, as a share, before it stops", least=0, most=1
     )
     seed: int = recipe_key(0, "whole", "of the weights, the masks, the order and who is held out", least=0, most=2**31)
-    threads: Any = recipe_key(AUTO, "auto-whole", "CPU threads (auto: what torch would take)", least=1)
+    threads: Any = recipe_key(AUTO, "auto-whole", "CPU threads (auto: one for each core left free)", least=1)
     device: str = recipe_key(AUTO, "text", "cpu, cuda or mps (auto: the best there is)")
     out: str = recipe_key("", "path", "run folder to make (default: runs/NAME-OF-THE-CORPUS)")
 

@@ -39,6 +39,7 @@ from tunesmith.pretraining.vocabulary import plan_vocabulary, train_tokenizer
 from tunesmith.pretraining.words import load_segmenter
 from tunesmith.training import folder as run_folder
 from tunesmith.training.checkpoint import newest_whole
+from tunesmith.training.free_cores import thread_count
 from tunesmith.training.recipe import AUTO
 from tunesmith.types import Plan, from_json
 
@@ -143,7 +144,10 @@ def _take_in(recipe: PretrainRecipe, report: Report) -> _Intake:
 def _prepare_in(folder: Path, recipe: PretrainRecipe, intake: _Intake, report: Report) -> PretrainJob:
     """Do all that needs the folder, holding its lock."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if recipe.threads == AUTO else int(recipe.threads))  # the price is for these
+    taken, fewer = thread_count(recipe.threads)
+    torch.set_num_threads(taken)  # the price is for these
+    if fewer:
+        report(fewer)
     try:
         with run_folder.locked(folder):
             if not (folder / _RECIPE).is_file():

@@ -25,6 +25,7 @@ from tunesmith.training.augmentation.copies import copied, copy_remarks, demand_
 from tunesmith.training.auto_method import settle_method
 from tunesmith.training.checkpoint import newest_whole
 from tunesmith.training.encoded import Encoder
+from tunesmith.training.free_cores import thread_count
 from tunesmith.training.going_on import carry_head, find_parent, keep_knowing, planned
 from tunesmith.training.intake import Intake, take_in
 from tunesmith.training.job import Job, finished
@@ -95,7 +96,8 @@ def prepare(
         if lessons := taught(recipe, intake, train=examples["train"], **settings):
             intake, examples = dataclasses.replace(intake, task=lessons.task), {**examples, "train": lessons.train}
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if recipe.threads == AUTO else int(recipe.threads))  # the price is for these
+    taken, fewer = thread_count(recipe.threads)
+    torch.set_num_threads(taken)  # the price is for these
     with watch("pricing a step"):
         plan = make_plan(
             recipe,
@@ -117,6 +119,7 @@ def prepare(
     job = Job(recipe, plan, intake, base, model, anatomy, tokenizer, examples, encoding=encoding, watch=watch)
     job.encoded_folder = encoded
     job.beside = keep_knowing(recipe, parent, intake)
+    job.remarks += [fewer] if fewer and plan.device == "cpu" else []
     job.remarks += [*said, *encoding.task.remarks(encoding.parts["train"])]
     job.remarks += regime_remarks(plan, model, anatomy) if plan.steps else []
     job.remarks += lessons.remarks if lessons else ()

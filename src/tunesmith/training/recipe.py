@@ -305,7 +305,7 @@ class Recipe:
         0, "whole", "of the split, the fresh head, the order of rows and dropout", least=0, most=2**31
     )
     threads: Any = recipe_key(
-        AUTO, "auto-whole", "CPU threads (auto: what torch would take, shared out among --processes)", least=1
+        AUTO, "auto-whole", "CPU threads (auto: one for each core left free, shared out among --processes)", least=1
     )
     sharding: str = recipe_key(
         "none", "text", "fsdp: each of several processes keeps only a share of the model (for models that do not fit)"
