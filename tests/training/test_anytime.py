@@ -9,6 +9,7 @@ import pytest
 import tunesmith
 from tunesmith.bundle.atomic import MANIFEST, NEXT, complete, find_damage, promote, write_folder
 from tunesmith.errors import PlanProblem, Stopped
+from tunesmith.training import anytime
 from tunesmith.training.anytime import prepare_anytime
 from tunesmith.training.recipe import make_recipe
 from tunesmith.training.recipe_values import read_seconds
@@ -93,6 +94,52 @@ def test_a_later_attempt_that_fails_is_noted(toy_options, tmp_path, monkeypatch)
     assert problems
     assert all("the loss is nan" in problem for problem in problems)
     assert job.bundle.plan.method == "top-layers"
+
+
+@pytest.fixture
+def sketching(monkeypatch):
+    """Let the toy rows be many enough for a sketch."""
+    monkeypatch.setattr(anytime, "_SKETCH_ROWS", {"train": 20, "valid": 6, "test": 8})
+    monkeypatch.setattr(anytime, "_SKETCH_ROWS_A_LABEL", 1)
+    monkeypatch.setattr(anytime, "_SKETCH_FROM", 1)
+
+
+@pytest.mark.usefixtures("sketching")
+def test_of_many_rows_a_sketch_is_learnt_first_and_what_learnt_from_all_takes_its_place(toy_options, tmp_path):
+    job = prepared(toy_options, tmp_path / "run")
+    whole = len(job.intake.splits.test)
+    assert job.plan.data["test"] == whole > 8
+    measured_on = [tunesmith.load(tmp_path / "run").gain.after.n for event in job.run() if event.kind == "note"]
+    assert measured_on[:2] == [8, whole]
+    attempts = tried(tmp_path / "run")
+    assert [one["attempt"] for one in attempts][:2] == ["the top block, from 20 rows", "the top block"]
+    assert attempts[0]["is_kept"]
+    assert attempts[1]["is_kept"]  # whatever the sketch reached on six validation rows
+    best = 0.0
+    for one in attempts[1:]:
+        assert one["is_kept"] == (one["valid_score"] > best) or one["valid_score"] == best
+        best = max(best, one["valid_score"])
+
+
+@pytest.mark.usefixtures("sketching")
+def test_a_sketch_after_which_nothing_came_is_measured_on_all_test_rows(toy_options, tmp_path):
+    job = prepared(toy_options, tmp_path / "run", budget="0.01s")
+    whole = {part: job.plan.data[part] for part in ("valid", "test")}
+    list(job.run())
+    assert [one["attempt"] for one in tried(tmp_path / "run")] == ["the top block, from 20 rows"]
+    bundle = tunesmith.load(tmp_path / "run")
+    assert bundle.gain.after.n == whole["test"]
+    assert bundle.plan.data["train"] == 20  # what it has learnt from
+    assert {part: bundle.plan.data[part] for part in whole} == whole
+    assert set(bundle.gain.baselines) == {"majority", "tfidf"}
+    assert tunesmith.evaluate(tmp_path / "run", toy_options["test"]).scores.value == bundle.gain.after.value
+
+
+@pytest.mark.usefixtures("sketching")
+def test_a_sketch_that_was_measured_stays_when_the_next_attempt_is_stopped(toy_options, tmp_path):
+    job = prepared(toy_options, tmp_path / "run")
+    list(job.run(lambda: 2 if (tmp_path / "run" / MANIFEST).exists() else 0))
+    assert tunesmith.load(tmp_path / "run").gain.after.n == job.plan.data["test"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ attempt is an ordinary run that starts from the base model. It takes the place o
 better on the validation rows, and what stands in the run folder is at every moment a whole bundle: Ctrl-C, or the end
 of the time, leaves the best.
 
+Where rows are many, a sketch comes before all that: the same from a few hundred of them, measured on a hundred others.
+Whatever has learnt from all rows takes its place, and should nothing come after it, it is measured on all test rows.
+
 How many steps fit depends on the machine and on what else it does, so two runs with a budget need not give the same
 bits. The recipe that is kept is the winner's own; unless the clock cut that attempt off, running it without a budget
 gives the same model again.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -23,6 +27,8 @@ from typing import Any
 
 from tunesmith.bundle.atomic import promote
 from tunesmith.bundle.load import Bundle, load
+from tunesmith.data import fingerprint
+from tunesmith.data.store import choose
 from tunesmith.errors import Stopped, TunesmithError
 from tunesmith.metrics import goodness
 from tunesmith.models.find import Base, find_base
@@ -36,7 +42,7 @@ from tunesmith.training.prepare import prepare
 from tunesmith.training.processes import demand_alone
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.training.recipe_values import read_seconds
-from tunesmith.types import Event, Plan
+from tunesmith.types import Event, Plan, Splits
 
 _ATTEMPTS = "attempts"
 _SMALL = 0.25  # a cheaper attempt comes before the full one where it takes at most this share of the time left
@@ -48,6 +54,9 @@ _QUICK: dict[str, Any] = {
     "learning_rate": AUTO,
 }  # see docs/notebook.md
 _QUICK_RATE = 3.0  # times the method's rate: two passes have to do
+_SKETCH_ROWS = {"train": 256, "valid": 64, "test": 64}
+_SKETCH_ROWS_A_LABEL = 4  # of training rows, about, where labels are many
+_SKETCH_FROM = 4  # times its rows; with fewer, the first attempt on all rows is as good as at once
 _OTHER_RATES = (0.5, 2.0)  # times the learning rate of the recipe's own attempt, once that is done
 _SHORT = 0.125  # share of the time for the first attempt of a task that has no fresh head to probe
 
@@ -59,7 +68,9 @@ class Anytime:
     recipe: Recipe
     seconds: float  # for everything
     started: float  # time.perf_counter() when the clock began
+    intake: Intake  # the rows
     first: Job  # of the first attempt, prepared
+    is_sketched: bool  # whether the first attempt has some of the rows
     memo: Memo
     remarks: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -72,13 +83,10 @@ class Anytime:
 
     @property
     def plan(self) -> Plan:
-        """The plan of the first attempt; that of the best one stands in the bundle."""
-        return self.first.plan
-
-    @property
-    def intake(self) -> Intake:
-        """The rows, which are the same for all attempts."""
-        return self.first.intake
+        """The plan of the first attempt, with the numbers of all rows; that of the best one stands in the bundle."""
+        splits, plan = self.intake.splits, self.first.plan
+        rows = {"train": len(splits.train), "valid": len(splits.valid), "test": len(splits.test)}
+        return dataclasses.replace(plan, data={**plan.data, **rows})
 
     @property
     def base(self) -> Base:
@@ -107,7 +115,7 @@ class Anytime:
                     yield self._event("note", f"{name}: kept, {self._score(job)} at {self._clock():.0f} s")
                 if stop_signal():
                     break
-                if self.yardstick is None:
+                if self.yardstick is None and not self._is_sketch(job):
                     yield self._event("stage", "naive baselines, and the base model before adaptation")
                     self.yardstick = job.find_yardstick()
             self._settle()
@@ -118,7 +126,15 @@ class Anytime:
 
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         """Give what is worth trying in the time that is left, the cheapest first."""
-        yield ("the top block" if self.intake.task.has_fresh_head else "a short run"), self.first
+        name = "the top block" if self.intake.task.has_fresh_head else "a short run"
+        if not self.is_sketched:
+            yield name, self.first
+        else:
+            yield f"{name}, from {len(self.first.intake.splits.train)} rows", self.first
+            again = self._prepared({**_QUICK, "learning_rate": self.first.plan.options["learning_rate"]})
+            if again is None:
+                return
+            yield from self._fitted(name, again)
         own = self._prepared({})
         if own is None:
             return
@@ -133,6 +149,9 @@ class Anytime:
             rate = float(own.plan.options["learning_rate"]) * factor
             if other := self._prepared({"learning_rate": rate}):
                 yield from self._fitted(f"method {self.recipe.method} at rate {rate:.1e}", other)
+
+    def _is_sketch(self, job: Job) -> bool:
+        return self.is_sketched and job is self.first
 
     def _prepared(self, changes: Mapping[str, Any]) -> Job | None:
         """Make a run ready; None when there is no time for it, or it cannot be."""
@@ -176,7 +195,8 @@ class Anytime:
         seconds = self._clock() - start
         if not problem and job.plan.expected_seconds > 1:
             self._pace = max(0.2, min(5.0, seconds / job.plan.expected_seconds))
-        is_best = not problem and (self._best is None or value > self._best[0])
+        has_rival = self._best is not None and not self._is_sketch(self._best[1])
+        is_best = not problem and (not has_rival or value > self._best[0])
         if is_best:
             self._best = (value, job)
         self.attempts.append(
@@ -208,12 +228,22 @@ class Anytime:
         assert self.folder is not None
         assert self._best is not None
         _, job = self._best
+        if self._is_sketch(job):
+            self._widen(job)
         if self.yardstick is None:
             self.yardstick = job.find_yardstick()
         job.folder = self.folder / _ATTEMPTS / "best"
         job.folder.mkdir(parents=True)
         shutil.copy(self.folder / run_folder.LOG, job.folder)
         self._keep(job)
+
+    def _widen(self, sketch: Job) -> None:
+        """Let the sketch, after which nothing came, be measured on all test rows."""
+        whole = prepare(sketch.recipe, memo=self.memo)
+        sketch.intake, sketch.examples, sketch.encoding = whole.intake, whole.examples, whole.encoding
+        kept = {name: whole.plan.data[name] for name in ("valid", "test", "fingerprint")}
+        sketch.plan = dataclasses.replace(sketch.plan, data={**sketch.plan.data, **kept})
+        sketch.forget_measured()
 
     def _score(self, job: Job) -> str:
         assert self._best is not None
@@ -243,13 +273,26 @@ def prepare_anytime(recipe: Recipe) -> Anytime:
     recipe, settled = settle_method(recipe, intake, base, budget_seconds=seconds)
     remarks = list(settled.inferred[len(intake.inferred) :])  # why this method, where it was to be chosen
     if intake.task.has_fresh_head:
-        first = prepare(dataclasses.replace(recipe, **_QUICK), memo=memo)
+        some = _sketched(intake, recipe.seed)
+        first = prepare(dataclasses.replace(recipe, **_QUICK), memo=memo, rows=some)
         rate = _QUICK_RATE * float(first.plan.options["learning_rate"])
         first.recipe = dataclasses.replace(first.recipe, learning_rate=rate)
         first.plan = dataclasses.replace(first.plan, options={**first.plan.options, "learning_rate": rate})
-        return Anytime(recipe, seconds, started, first, memo, remarks)
+        return Anytime(recipe, seconds, started, intake, first, some is not None, memo, remarks)
     own = prepare(recipe, memo=memo)
     share = min(1.0, _SHORT * seconds / max(own.plan.expected_seconds, 1e-9))
     steps = max(1, math.floor(own.plan.steps * share))
     first = prepare(dataclasses.replace(recipe, max_steps=steps), memo=memo)
-    return Anytime(recipe, seconds, started, first, memo, remarks)
+    return Anytime(recipe, seconds, started, intake, first, False, memo, remarks)
+
+
+def _sketched(intake: Intake, seed: int) -> Intake | None:
+    """Give some of the rows, drawn at random; None where there are so few that all may be taken at once."""
+    wanted = {**_SKETCH_ROWS, "train": max(_SKETCH_ROWS["train"], _SKETCH_ROWS_A_LABEL * len(intake.labels))}
+    if len(intake.splits.train) < _SKETCH_FROM * wanted["train"]:
+        return None
+    generator, parts = random.Random(seed), []
+    for name, count in wanted.items():
+        records = getattr(intake.splits, name)
+        parts.append(choose(records, sorted(generator.sample(range(len(records)), min(count, len(records))))))
+    return dataclasses.replace(intake, splits=Splits(*parts, fingerprint(*parts)))

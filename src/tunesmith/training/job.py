@@ -154,6 +154,10 @@ class Job:
         assert self._after is not None
         return self._after
 
+    def forget_measured(self) -> None:
+        """Measure anew when asked next: the test rows are others."""
+        self._after = None
+
     def find_yardstick(self) -> Yardstick:
         """Measure what the result is held against: naive baselines, and the base model before adaptation."""
         return self._with_before(self._naive())
