@@ -20,7 +20,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from tunesmith.training.prepare import prepare
 from tunesmith.training.processes import demand_alone
 from tunesmith.training.recipe import AUTO, Recipe
 from tunesmith.training.recipe_values import read_seconds
-from tunesmith.types import Event, Plan, Splits
+from tunesmith.types import Event, Plan, Record, Splits
 
 _ATTEMPTS = "attempts"
 _SMALL = 0.25  # a cheaper attempt comes before the full one where it takes at most this share of the time left
@@ -195,8 +195,7 @@ class Anytime:
         seconds = self._clock() - start
         if not problem and job.plan.expected_seconds > 1:
             self._pace = max(0.2, min(5.0, seconds / job.plan.expected_seconds))
-        has_rival = self._best is not None and not self._is_sketch(self._best[1])
-        is_best = not problem and (not has_rival or value > self._best[0])
+        is_best = not problem and (self._best is None or self._is_sketch(self._best[1]) or value > self._best[0])
         if is_best:
             self._best = (value, job)
         self.attempts.append(
@@ -291,8 +290,11 @@ def _sketched(intake: Intake, seed: int) -> Intake | None:
     wanted = {**_SKETCH_ROWS, "train": max(_SKETCH_ROWS["train"], _SKETCH_ROWS_A_LABEL * len(intake.labels))}
     if len(intake.splits.train) < _SKETCH_FROM * wanted["train"]:
         return None
-    generator, parts = random.Random(seed), []
-    for name, count in wanted.items():
-        records = getattr(intake.splits, name)
-        parts.append(choose(records, sorted(generator.sample(range(len(records)), min(count, len(records))))))
-    return dataclasses.replace(intake, splits=Splits(*parts, fingerprint(*parts)))
+    generator = random.Random(seed)
+
+    def some(part: str, records: Sequence[Record]) -> Sequence[Record]:
+        return choose(records, sorted(generator.sample(range(len(records)), min(wanted[part], len(records)))))
+
+    splits = intake.splits
+    train, valid, test = some("train", splits.train), some("valid", splits.valid), some("test", splits.test)
+    return dataclasses.replace(intake, splits=Splits(train, valid, test, fingerprint(train, valid, test)))
