@@ -18,6 +18,7 @@ from tunesmith.cli import main
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import read_kept
 from tunesmith.errors import BundleProblem, DataProblem, PlanProblem, Stopped
+from tunesmith.training.recipe import AUTO, make_recipe, read_recipe
 from tunesmith.types import Feedback
 from tunesmith.updating.matrix import read_lineage
 from tunesmith.updating.options import STRATEGIES, UpdateOptions
@@ -151,6 +152,17 @@ def test_every_strategy_makes_a_run(strategy, world, tmp_path):
     old, new = load_file(run.path / "model.safetensors"), load_file(bundle.path / "model.safetensors")
     name = "bert.encoder.layer.0.output.dense.weight"
     assert torch.equal(old[name], new[name]) == (strategy == "head")
+
+
+def test_what_an_update_decided_for_itself_is_not_handed_on(world, tmp_path):
+    run, paths = world
+    head = finished(prepare_update(run.path, options(world, tmp_path / "head", "head")))
+    settings = {"data": paths["test"], "test": "", "recipe": {}}
+    for strategy in ("replay", "retrain"):
+        recipe = prepare_update(head.path, options(world, tmp_path / strategy, strategy, **settings)).job.recipe
+        assert recipe.method == make_recipe(read_recipe(run.path / "recipe.yaml")).method != head.plan.method
+        assert recipe.head_learning_rate_factor in {1.0, AUTO}  # its own labels were new then, and are not now
+        assert (recipe.max_steps == AUTO) == (strategy == "retrain"), "a retrain has all the steps that it needs"
 
 
 def test_a_retrain_takes_every_row_from_the_base_model(world, grown, tmp_path):

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterabl
         "feedback": [each.id for each in new.used],
         "remarks": [*new.remarks, *mix.remarks],
         "recipe": _recipe_values(bundle, lineage, options, mix, strategy=strategy, folder=folder),
+        "recipe_of_training": _recipe_of_training(bundle, options.recipe if STRATEGIES[strategy].starts_anew else {}),
     }
     write_json(rows / NOTE, note)
     return resume_update(folder, bundle=bundle)
@@ -305,12 +306,11 @@ def _recipe_values(
     """Give the candidate's recipe: the parent's, with what an update does otherwise, and what the person sets."""
     rows = folder / run_folder.ROWS
     plan, kind = bundle.plan, STRATEGIES[strategy]
-    kept = read_recipe(bundle.path / "recipe.yaml")
     form = next(form for form in bundle.task.forms if set(form.needs) <= set(mix.train[0].cells))
     roles = [role for role in (*form.needs, *form.optional) if any(role in row.cells for row in mix.train)]
     is_grown = bool(mix.new_labels) and not kind.starts_anew
     values: dict[str, Any] = {
-        **kept,
+        **_recipe_of_training(bundle, {}),
         **{name: str(rows / f"{name}.jsonl") for name in ("valid", "test")},
         "data": str(rows / "train.jsonl"),
         "columns": ",".join(f"{role}={role}" for role in ("id", *roles)),
@@ -333,6 +333,15 @@ def _recipe_values(
         values |= {"epochs": AUTO, "max_steps": _steps(bundle, options, mix)}
         values |= {"head_learning_rate_factor": _FRESH_HEAD_FACTOR if is_grown else 1.0}
     return {**values, **kind.recipe, **options.recipe}
+
+
+def _recipe_of_training(bundle: Bundle, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the recipe of the training that this chain of updates began with, or of its latest retrain.
+
+    The parent's own recipe, where it is an update, has that update's steps, rates and method, which are not for others.
+    """
+    note = finished_note(bundle.path) or {}
+    return {**(note.get("recipe_of_training") or read_recipe(bundle.path / "recipe.yaml")), **changes}
 
 
 def _steps(bundle: Bundle, options: UpdateOptions, mix: _Mix) -> int:
