@@ -57,6 +57,7 @@ class StubAnswering:
         self.asked: list[tuple[str, list[Any], dict[str, Any]]] = []
         self.refusal: Exception | None = None
         self.busy_seconds = 0.0
+        self.let_in: list[int] = []  # what the door said each time that it asked
         self.waits = 0.0  # seconds that an answer takes
         self.cancelled = 0
         self.is_started = self.is_stopped = False
@@ -74,7 +75,8 @@ class StubAnswering:
     def load_now(self) -> Load:
         return Load(1, 2, 3, 512, 2, 2, 1, {1: 5, 16: 2})
 
-    def busy_for(self) -> float:
+    def busy_for(self, let_in: int = 0) -> float:
+        self.let_in.append(let_in)
         return self.busy_seconds
 
     async def answer(self, name, inputs, *, options, seconds, sticky="") -> Answer:

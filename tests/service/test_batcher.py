@@ -207,3 +207,25 @@ def test_a_full_queue_says_so_before_anything_is_added():
     assert seconds == pytest.approx(caught.value.retry_after, abs=0.001)
     found.take(1.0)
     assert found.full_for(1.0, workers=1) == 0.0
+
+
+def test_requests_on_their_way_to_the_queue_count_as_waiting():
+    found = batcher(queue_rows=4)
+    found.add(rows(1), 0.0, workers=1)
+    assert found.full_for(0.0, workers=1, coming=2) == 0.0
+    assert found.full_for(0.0, workers=1, coming=3) > 0.0
+    found.take(1.0)
+    assert found.full_for(1.0, workers=1, coming=4) > 0.0, "the queue is empty, and yet there is no room"
+
+
+def test_a_queue_that_is_empty_only_in_between_stands():
+    """More come in at a time than can be looked at: each lot finds the queue empty, and is too much for it."""
+    found = batcher(queue_rows=1000, burst_seconds=0.5, standing_batches=2.0, batch_rows=4)
+    for number in range(20):
+        now = 0.1 * number
+        is_full = found.full_for(now, workers=1, coming=100) > 0.0
+        assert is_full == (now > 0.5), now
+        found.add(rows(4), now, workers=1)
+        found.done(found.take(now + 0.01), 0.02)
+    assert found.full_for(3.0, workers=1, coming=0) == 0.0
+    assert found.full_for(3.1, workers=1, coming=100) == 0.0, "a new burst may come in"

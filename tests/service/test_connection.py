@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -87,3 +88,21 @@ def test_those_turned_away_are_counted_and_share_a_line_of_the_log(service):
 def test_headers_without_end_are_refused(service):
     status, _, body = split(service.ask(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 60_000))
     assert (status, json.loads(body)["error"]["code"]) == (431, "headers_too_large")
+
+
+def test_the_door_counts_those_who_are_let_in_until_they_are_answered_or_leave(service):
+    service.answering.busy_seconds, service.answering.waits = 0.0, 0.3
+    asked = service.answering.let_in
+    with service.connect() as first, service.connect() as second:
+        first.sendall(WHOLE)
+        second.sendall(WHOLE)
+        assert split(first.recv(65_536))[0] == split(second.recv(65_536))[0] == 200
+        first.sendall(WHOLE)
+        assert split(first.recv(65_536))[0] == 200
+        second.sendall(WHOLE)  # and leaves before the answer
+    service.answering.waits = 0.0
+    time.sleep(0.2)
+    assert split(service.ask(CLOSING))[0] == 200
+    at_the_door = [count for place, count in enumerate(asked) if place % 2 == 0]  # the app asks once more each time
+    assert at_the_door[1] == 1
+    assert at_the_door[-1] == 0

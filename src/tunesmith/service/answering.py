@@ -76,8 +76,12 @@ class Answering(Protocol):
     def load_now(self) -> Load:
         """Give how busy it is."""
 
-    def busy_for(self) -> float:
-        """Give after how many seconds asking is worth it; 0 where a request would be let in now. Must cost nothing."""
+    def busy_for(self, let_in: int = 0) -> float:
+        """Give after how many seconds asking is worth it; 0 where a request would be let in now. Must cost nothing.
+
+        Args:
+            let_in: Requests that were let in and have no answer yet, whether or not they have come as far as here.
+        """
 
     async def answer(
         self, name: str, inputs: Sequence[Input], *, options: Mapping[str, Any], seconds: float, sticky: str = ""

@@ -71,6 +71,7 @@ class Batcher:
         self._seconds = _FIRST_GUESS_SECONDS  # that a batch takes
         self._rows = 1.0  # that a batch has
         self._stands_since: float | None = None
+        self._coming = 0  # requests on their way to the queue, when last told
 
     def add(self, rows: Sequence[Row], now: float, *, workers: int) -> None:
         """Let one request's rows wait, all or none.
@@ -86,17 +87,28 @@ class Batcher:
         if self.waiting and self.waiting + len(rows) > self.room(now, workers=workers):
             seconds = self.expected_seconds(self.waiting + len(rows), workers=workers)
             raise Busy.of(max(_LEAST_WAIT_SECONDS, seconds))
-        if not self.waiting:
+        if self._stands_since is None:
             self._stands_since = now
         for row in rows:
             self._line(row).rows.append(row)
         self.waiting += len(rows)
 
-    def full_for(self, now: float, *, workers: int) -> float:
-        """Give after how many seconds one more row would be let in; 0 where it is now."""
-        if not self.waiting or self.waiting < self.room(now, workers=workers):
+    def full_for(self, now: float, *, workers: int, coming: int = 0) -> float:
+        """Give after how many seconds one more row would be let in; 0 where it is now.
+
+        Args:
+            now: Seconds.
+            workers: That answer at once.
+            coming: Requests that were let in and have not come as far as the queue. They count as waiting: where more
+                come in at a time than can be looked at, the queue itself is empty in between.
+        """
+        self._coming, before = coming, self.waiting + coming
+        self._note_empty()
+        if before and self._stands_since is None:
+            self._stands_since = now
+        if not before or before < self.room(now, workers=workers):
             return 0.0
-        return max(_LEAST_WAIT_SECONDS, self.expected_seconds(self.waiting + 1, workers=workers))
+        return max(_LEAST_WAIT_SECONDS, self.expected_seconds(before + 1, workers=workers))
 
     def room(self, now: float, *, workers: int) -> int:
         """Give how many rows may wait now: many in a burst, few once the queue stands, so that nobody waits long.
@@ -220,5 +232,5 @@ class Batcher:
         return sorted(chosen, key=lambda row: row.since)
 
     def _note_empty(self) -> None:
-        if not self.waiting:
+        if not self.waiting and not self._coming:
             self._stands_since = None

@@ -44,13 +44,22 @@ class Door:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._let_in = 0  # and not answered yet
         self._untold, self._told_at = 0, 0.0
         self._requests = parts.meters.requests.labels("turned away", "POST", "429")
         self._refusals = parts.meters.refusals.labels(Busy.code)
 
     def busy_for(self) -> float:
         """Give after how many seconds asking is worth it; 0 where a request may come in."""
-        return self._parts.answering.busy_for()
+        return self._parts.answering.busy_for(self._let_in)
+
+    def let_in(self) -> None:
+        """Count a request that goes on to the app; `let_out` when it is answered, or its client has left."""
+        self._let_in += 1
+
+    def let_out(self) -> None:
+        """Count it no longer."""
+        self._let_in -= 1
 
     def refusal(self, seconds: float, path: str, *, is_last: bool) -> bytes:
         """Give the whole answer that turns a request away, and count it.
@@ -110,6 +119,7 @@ class Connection(HttpToolsProtocol):
     _head_bytes = 0  # read so far of headers that are not whole
     _is_in_head = False
     _busy_for = 0.0  # above 0: the request that is being read is turned away
+    _is_let_in = False  # whether one was counted as let in
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, if there is room."""
@@ -122,6 +132,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_waiting()
+        self._let_out()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -148,7 +159,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Let the request in, or turn it away."""
         self._is_in_head = False
-        self._busy_for = self.door.busy_for() if self._may_be_turned_away() else 0.0
+        self._busy_for = 0.0
+        if self._may_be_turned_away():
+            self._busy_for = self.door.busy_for()
+            if not self._busy_for:
+                self.door.let_in()
+                self._is_let_in = True
         if not self._busy_for:
             super().on_headers_complete()
 
@@ -173,6 +189,11 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def on_response_complete(self) -> None:
+        """Make ready for the next request."""
+        self._let_out()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in our own form."""
         self._end(400, "bad_http", "this is no HTTP request that can be read", "check headers and framing")
@@ -190,6 +211,11 @@ class Connection(HttpToolsProtocol):
             elif name in _UNUSUAL:
                 return False
         return 0 <= length <= _MOST_UNREAD_BYTES
+
+    def _let_out(self) -> None:
+        if self._is_let_in:
+            self._is_let_in = False
+            self.door.let_out()
 
     def _wait(self) -> None:
         self._timer = self.loop.call_later(self.header_seconds, self._give_up)

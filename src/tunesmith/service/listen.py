@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import logging
 import socket
 import sys
@@ -96,7 +97,7 @@ def make_server(app: Guard, on_start: Callable[[], None] = lambda: None) -> Serv
             app,
             http=kind_of_connection(app.parts, most=_most_connections(settings.max_connections)),
             ws="none",
-            loop="asyncio",
+            loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",  # there is none for Windows
             lifespan="on",
             log_config=None,
             log_level=logging.WARNING,

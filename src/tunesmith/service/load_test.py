@@ -14,12 +14,13 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 _OPEN_SECONDS = 10.0  # to open a connection
 _ANSWER_SECONDS = 60.0  # after which an answer counts as lost
 _MOST_CONNECTIONS = 256  # of an open load; further requests wait here, and their time runs
+_AT_ONCE = 16  # requests of an open load that are sent before answers are heard
 _SETTLE_SHARE = 0.1  # of a stage at its beginning that is not counted
 
 
@@ -147,8 +148,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to write."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Read on, until the answer is whole."""
@@ -230,9 +230,12 @@ async def ask_open(target: Target, *, rate: float, seconds: float, name: str = "
                 return
             since = waiting.popleft()
 
-    due = start
+    due, sent = start, 0
     while due < start + seconds:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        early = due - time.perf_counter()
+        sent += 1
+        if early > 0 or sent % _AT_ONCE == 0:  # those that are due go out together, but answers are heard in between
+            await asyncio.sleep(max(0.0, early))
         if idle:
             task = asyncio.create_task(send(idle.pop(), due))
             tasks.add(task)

@@ -151,9 +151,10 @@ class Pool:
             batches=dict(self._sizes),
         )
 
-    def busy_for(self) -> float:
+    def busy_for(self, let_in: int = 0) -> float:
         """Give after how many seconds asking is worth it; 0 where a request would be let in now."""
-        return self._batcher.full_for(time.monotonic(), workers=max(1, len(self._crew.ready)))
+        coming = max(0, let_in - len(self._requests))
+        return self._batcher.full_for(time.monotonic(), workers=max(1, len(self._crew.ready)), coming=coming)
 
     async def answer(
         self, name: str, inputs: Sequence[Input], *, options: Mapping[str, Any], seconds: float, sticky: str = ""
