@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ from tunesmith.bundle import export as exporting
 from tunesmith.bundle.atomic import find_damage
 from tunesmith.bundle.compare import compare
 from tunesmith.bundle.evaluate import evaluate
-from tunesmith.bundle.export import export
+from tunesmith.bundle.export import _choose, export
 from tunesmith.bundle.load import load
 from tunesmith.cli import main
 from tunesmith.engines import ENGINES, Runtime
+from tunesmith.engines.contest import Timing
 from tunesmith.errors import BundleProblem, DataProblem, MissingExtra, ModelProblem, PlanProblem, TunesmithError
 from tunesmith.types import Origin, Record
 
@@ -315,3 +317,19 @@ def test_killed_at_any_moment_the_run_is_as_it_was(plain):
         assert [found.value for found in load(plain).predict(TEXTS)] == expected
     assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     assert len(list((plain / "exports").iterdir())) == 1, "what the killed ones left is gone"
+
+
+def test_what_is_to_be_fast_decides_between_engines():
+    found = [Mock(runtime="onnx"), Mock(runtime="openvino")]
+    found[0].name, found[1].name = "onnx int8", "openvino int8"
+    timings = {"onnx int8": Timing(6.3, 175.0, 512), "openvino int8": Timing(9.9, 285.0, 512)}
+
+    def chosen(prefer):
+        return _choose(found, timings, "auto", "int8", prefer=prefer).name
+
+    assert chosen("latency") == "onnx int8"
+    assert chosen("throughput") == chosen("balanced") == "openvino int8"
+
+
+def test_an_unknown_preference_is_refused(plain):
+    assert "latency" in problem_of(PlanProblem, lambda: export(plain, prefer="speed")).do

@@ -64,4 +64,7 @@ def test_every_engine_is_timed_on_every_budget():
 
 
 def test_one_number_for_alone_and_in_bulk():
-    assert Timing(10.0, 400.0, 512).speed == pytest.approx(200.0)
+    timing = Timing(10.0, 400.0, 512)
+    assert timing.speed() == pytest.approx(200.0)
+    assert timing.speed("latency") == pytest.approx(100.0)
+    assert timing.speed("throughput") == pytest.approx(400.0)

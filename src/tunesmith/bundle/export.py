@@ -27,7 +27,7 @@ from tunesmith.bundle.members import demand_single
 from tunesmith.bundle.writing_in_8_bits import MOST as MOST_WRITTEN
 from tunesmith.bundle.writing_in_8_bits import measure
 from tunesmith.engines import AUTO, ENGINES, TORCH, demand_engine, demand_installed, is_installed
-from tunesmith.engines.contest import Timing, time_engines
+from tunesmith.engines.contest import PREFER, Timing, time_engines
 from tunesmith.engines.fast_tokenizer import FILE
 from tunesmith.engines.graph import demand_onnx, write_mapped
 from tunesmith.engines.int8 import Try
@@ -73,6 +73,7 @@ def export(
     engine: str = AUTO,
     quantize: str = "none",
     tolerance: float = 0.5,
+    prefer: str = "balanced",
     data: str | Path = "",
     threads: int | None = None,
     on_step: Callable[[str], None] = lambda text: None,
@@ -85,6 +86,7 @@ def export(
         quantize: none; int8: 8 bits or an error; auto: 8 bits where that keeps to the tolerance and is fastest.
         tolerance: Points of the main metric that 8 bits may cost on the rows measured (percent of its value where the
             metric is no share).
+        prefer: What is to be fast: latency (rows one by one), throughput (rows in bulk), or both (balanced).
         data: Labelled rows to measure on (default: the run's validation rows, read again from their file).
         threads: CPU threads of an answer while measuring; None leaves it to the engines.
         on_step: Told in words what is being done.
@@ -98,6 +100,8 @@ def export(
     """
     demand_engine(engine)
     _demand_fitting(engine, quantize, tolerance)
+    if prefer not in PREFER:
+        raise PlanProblem(f"prefer is '{prefer}'", where="prefer", do=f"use one of: {', '.join(PREFER)}")
     bundle = load(run, engine=TORCH, threads=threads)
     if engine == TORCH:
         _commit(bundle.path, "", {})
@@ -117,7 +121,7 @@ def export(
         found, tries, declined = _contenders(bench, engine, quantize, tolerance, on_step)
         on_step("measuring speed")
         timings = time_engines({one.name: one.engine for one in found}, bench.examples, bench.make_inputs)
-        chosen = _choose(found, timings, engine, quantize)
+        chosen = _choose(found, timings, engine, quantize, prefer=prefer)
         made = Export(
             bundle.path,
             None if chosen.runtime == TORCH else bundle.path / FOLDER / _folder_name(chosen),
@@ -300,12 +304,14 @@ def _too_lossy(bench: Workbench, tries: Sequence[Try], tolerance: float) -> Plan
     )
 
 
-def _choose(found: Sequence[Candidate], timings: Mapping[str, Timing], engine: str, quantize: str) -> Candidate:
+def _choose(
+    found: Sequence[Candidate], timings: Mapping[str, Timing], engine: str, quantize: str, *, prefer: str
+) -> Candidate:
     """Give the fastest of those that were asked for."""
     able = [one for one in found if engine in {AUTO, one.runtime}]
     if quantize == "int8":
         able = [one for one in able if one.name.endswith("int8")]
-    return max(able, key=lambda one: timings[one.name].speed)
+    return max(able, key=lambda one: timings[one.name].speed(prefer))
 
 
 def _contender(one: Candidate, timing: Timing, chosen: Candidate) -> Contender:

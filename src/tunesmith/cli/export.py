@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="none; int8: 8 bits, or refuse; auto: 8 bits where it is faster and loses little",
     )
+    parser.add_argument(
+        "--prefer",
+        default="balanced",
+        help="what is to be fast: latency (one text at a time), throughput (many at once), or balanced",
+    )
     parser.add_argument("--tolerance", type=float, default=0.5, help="points of the metric that 8 bits may cost")
     parser.add_argument("--data", default="", help="labelled rows to measure on (default: the run's validation rows)")
     parser.add_argument("--threads", type=int, help="CPU threads while measuring (default: what each engine takes)")
@@ -36,6 +41,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         engine=options.engine,
         quantize=options.quantize,
         tolerance=options.tolerance,
+        prefer=options.prefer,
         data=options.data,
         threads=options.threads,
         on_step=lambda text: output.say(f"{text} ..."),

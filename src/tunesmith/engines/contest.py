@@ -20,6 +20,9 @@ from tunesmith.tasks.engine import Arrays, Engine
 BUDGETS = (512, 1024, 2048, 4096)
 """Tokens in the model at once that are tried: more was no faster on any CPU so far, and less fits into its caches."""
 
+PREFER = ("balanced", "latency", "throughput")
+"""What the fastest engine is to be fastest at: the same engine need not win both."""
+
 _ROUNDS = 3
 _ROWS_ALONE = 32  # that are timed one by one, at most
 _BULK_SECONDS = 1.5  # that one pass of the slowest engine over the rows in bulk may take, about
@@ -36,10 +39,11 @@ class Timing:
     rows_per_second: float  # in bulk
     batch_tokens: int  # tokens at once at which it was fastest in bulk
 
-    @property
-    def speed(self) -> float:
-        """One number for both: the geometric mean of rows per second alone and in bulk."""
-        return math.sqrt(1000 / self.milliseconds * self.rows_per_second)
+    def speed(self, prefer: str = "balanced") -> float:
+        """Give rows per second: alone (latency), in bulk (throughput), or the geometric mean of both (balanced)."""
+        alone = 1000 / self.milliseconds
+        speeds = {"latency": alone, "throughput": self.rows_per_second}
+        return speeds.get(prefer, math.sqrt(alone * self.rows_per_second))
 
 
 def time_engines(
