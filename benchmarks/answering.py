@@ -4,8 +4,8 @@
 
 All answer the same test texts with the same run folder: `transformers.pipeline` (one by one; and in the batch size that
 serves it best, texts sorted by length, which it does not do itself), ONNX Runtime by hand with fused attention, and
-Tunesmith as trained and after `tunesmith export`, once for each thing that is to be fast (`--prefer latency`: one by one;
-`--prefer throughput`: in bulk). sentence-transformers only encodes: it has no label to give, and stands there for speed.
+Tunesmith as trained and after `tunesmith export`, for each thing that is to be fast (`--prefer latency`: one by one;
+`--prefer throughput`: in bulk). sentence-transformers only encodes: it gives no label, and stands there for speed.
 Loading is not timed. Answers are compared with those of the run in torch, texts one by one.
 """
 
