@@ -25,7 +25,7 @@ def plan(chinese: str, setfit: str) -> dict[str, list[list[str]]]:
     setfit_set = ["--set", f"setfit_python={setfit}"] if setfit else []
     time_zh = [["--sets", "chnsenticorp_zh", "--model", chinese, "--name", "time_to_score_zh"]] if chinese else []
     return {
-        "training_speed": [["--sets", "sst2_en", *_LONG]],
+        "training_speed": [["--sets", "sst2_en"], ["--sets", *_LONG, "--name", "training_speed_long"]],
         "accuracy": [["--sets", "sst2_en", "banking77_en"]],
         "time_to_score": [["--sets", "sst2_en", "banking77_en"], *time_zh],
         "first_model": [[]],
