@@ -21,8 +21,8 @@ async def server(answers, *, seconds: float = 0.0):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 body = await reader.readexactly(int(head.lower().split("content-length:")[1].split("\r\n")[0]))
                 seen.append((head, body))
-                await asyncio.sleep(seconds)
                 status = answers[min(len(seen), len(answers)) - 1]
+                await asyncio.sleep(seconds)
                 if status == "gone":
                     break
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}".encode())

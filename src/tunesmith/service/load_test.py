@@ -20,7 +20,6 @@ from urllib.parse import quote, urlsplit
 _OPEN_SECONDS = 10.0  # to open a connection
 _ANSWER_SECONDS = 60.0  # after which an answer counts as lost
 _MOST_CONNECTIONS = 256  # of an open load; further requests wait here, and their time runs
-_AT_ONCE = 16  # requests of an open load that are sent before answers are heard
 _SETTLE_SHARE = 0.1  # of a stage at its beginning that is not counted
 
 
@@ -230,12 +229,9 @@ async def ask_open(target: Target, *, rate: float, seconds: float, name: str = "
                 return
             since = waiting.popleft()
 
-    due, sent = start, 0
+    due = start
     while due < start + seconds:
-        early = due - time.perf_counter()
-        sent += 1
-        if early > 0 or sent % _AT_ONCE == 0:  # those that are due go out together, but answers are heard in between
-            await asyncio.sleep(max(0.0, early))
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if idle:
             task = asyncio.create_task(send(idle.pop(), due))
             tasks.add(task)
