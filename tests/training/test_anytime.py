@@ -136,6 +136,24 @@ def test_a_sketch_after_which_nothing_came_is_measured_on_all_test_rows(toy_opti
 
 
 @pytest.mark.usefixtures("sketching")
+def test_where_time_does_not_do_for_all_rows_a_second_sketch_takes_as_many_as_it_does_for(
+    toy_options, tmp_path, monkeypatch
+):
+    job = prepared(toy_options, tmp_path / "run")
+    whole = len(job.intake.splits.train)
+    share = 50 / whole
+    monkeypatch.setattr(anytime, "_LEAST_EPOCHS", 1.0)
+    monkeypatch.setattr(anytime.Anytime, "_share", lambda self, job: share)
+    list(job.run())
+    attempts = tried(tmp_path / "run")
+    assert [one["attempt"] for one in attempts] == ["the top block, from 20 rows", "the top block, from 50 rows"]
+    assert all(one["is_kept"] for one in attempts)
+    bundle = tunesmith.load(tmp_path / "run")
+    assert bundle.plan.data["train"] == 50
+    assert bundle.gain.after.n == job.plan.data["test"]
+
+
+@pytest.mark.usefixtures("sketching")
 def test_a_sketch_that_was_measured_stays_when_the_next_attempt_is_stopped(toy_options, tmp_path):
     job = prepared(toy_options, tmp_path / "run")
     list(job.run(lambda: 2 if (tmp_path / "run" / MANIFEST).exists() else 0))

@@ -6,7 +6,8 @@ better on the validation rows, and what stands in the run folder is at every mom
 of the time, leaves the best.
 
 Where rows are many, a sketch comes before all that: the same from a few hundred of them, measured on a hundred others.
-Whatever has learnt from all rows takes its place, and should nothing come after it, it is measured on all test rows.
+Where the time does not do for all rows, a second sketch takes as many as it does for. Whatever is learnt from more rows
+takes a sketch's place, and should nothing come after it, it is measured on all test rows.
 
 How many steps fit depends on the machine and on what else it does, so two runs with a budget need not give the same
 bits. The recipe that is kept is the winner's own; unless the clock cut that attempt off, running it without a budget
@@ -57,6 +58,7 @@ _QUICK_RATE = 3.0  # times the method's rate: two passes have to do
 _SKETCH_ROWS = {"train": 256, "valid": 64, "test": 64}
 _SKETCH_ROWS_A_LABEL = 4  # of training rows, about, where labels are many
 _SKETCH_FROM = 4  # times its rows; with fewer, the first attempt on all rows is as good as at once
+_CLEARLY_MORE = 2  # times the rows of the first sketch, for a second one to be worth its time
 _OTHER_RATES = (0.5, 2.0)  # times the learning rate of the recipe's own attempt, once that is done
 _SHORT = 0.125  # share of the time for the first attempt of a task that has no fresh head to probe
 
@@ -70,7 +72,7 @@ class Anytime:
     started: float  # time.perf_counter() when the clock began
     intake: Intake  # the rows
     first: Job  # of the first attempt, prepared
-    is_sketched: bool  # whether the first attempt has some of the rows
+    sketches: list[Job]  # those that have some of the rows
     memo: Memo
     remarks: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -127,12 +129,17 @@ class Anytime:
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         """Give what is worth trying in the time that is left, the cheapest first."""
         name = "the top block" if self.intake.task.has_fresh_head else "a short run"
-        if not self.is_sketched:
+        if not self.sketches:
             yield name, self.first
         else:
-            yield f"{name}, from {len(self.first.intake.splits.train)} rows", self.first
-            again = self._prepared({**_QUICK, "learning_rate": self.first.plan.options["learning_rate"]})
+            yield f"{name}, from {len(self.first.intake.splits.train):,} rows", self.first
+            quick = {**_QUICK, "learning_rate": self.first.plan.options["learning_rate"]}
+            again = self._prepared(quick)
             if again is None:
+                return
+            share = self._share(again)
+            if share * _QUICK["epochs"] < _LEAST_EPOCHS:
+                yield from self._larger_sketch(name, quick, share)
                 return
             yield from self._fitted(name, again)
         own = self._prepared({})
@@ -151,22 +158,34 @@ class Anytime:
                 yield from self._fitted(f"method {self.recipe.method} at rate {rate:.1e}", other)
 
     def _is_sketch(self, job: Job) -> bool:
-        return self.is_sketched and job is self.first
+        return any(job is one for one in self.sketches)
 
-    def _prepared(self, changes: Mapping[str, Any]) -> Job | None:
+    def _larger_sketch(self, name: str, changes: Mapping[str, Any], share: float) -> Iterator[tuple[str, Job]]:
+        """Give the same from as many rows as there is time for, where those are clearly more than before."""
+        before = len(self.first.intake.splits.train)
+        rows = _some_rows(self.intake, self.recipe.seed, times=share * len(self.intake.splits.train) / before)
+        count = len(rows.splits.train)
+        if count >= _CLEARLY_MORE * before and (job := self._prepared(changes, rows=rows)):
+            self.sketches.append(job)
+            yield f"{name}, from {count:,} rows", job
+
+    def _prepared(self, changes: Mapping[str, Any], *, rows: Intake | None = None) -> Job | None:
         """Make a run ready; None when there is no time for it, or it cannot be."""
         if self.left <= 0:
             return None
         try:
-            return prepare(dataclasses.replace(self.recipe, **changes), memo=self.memo)
+            return prepare(dataclasses.replace(self.recipe, **changes), memo=self.memo, rows=rows)
         except TunesmithError as error:
             self.remarks.append(f"not tried: {error.what}")
             return None
 
+    def _share(self, job: Job) -> float:
+        """Give the share of a run for which there is time."""
+        return min(1.0, max(0.0, self.left) / max(job.plan.expected_seconds * self._pace, 1e-9))
+
     def _fitted(self, name: str, job: Job) -> Iterator[tuple[str, Job]]:
         """Give the run with as many steps as the time allows; nothing where that is too few to be of use."""
-        plan, expected = job.plan, job.plan.expected_seconds * self._pace
-        share = min(1.0, max(0.0, self.left) / max(expected, 1e-9))
+        plan, share = job.plan, self._share(job)
         if share == 1.0:
             yield name, job
         elif share * float(plan.options["epochs"]) >= _LEAST_EPOCHS:
@@ -272,28 +291,32 @@ def prepare_anytime(recipe: Recipe) -> Anytime:
     recipe, settled = settle_method(recipe, intake, base, budget_seconds=seconds)
     remarks = list(settled.inferred[len(intake.inferred) :])  # why this method, where it was to be chosen
     if intake.task.has_fresh_head:
-        some = _sketched(intake, recipe.seed)
+        wanted = _SKETCH_FROM * _sketch_rows(intake)["train"]
+        some = _some_rows(intake, recipe.seed) if len(intake.splits.train) >= wanted else None
         first = prepare(dataclasses.replace(recipe, **_QUICK), memo=memo, rows=some)
         rate = _QUICK_RATE * float(first.plan.options["learning_rate"])
         first.recipe = dataclasses.replace(first.recipe, learning_rate=rate)
         first.plan = dataclasses.replace(first.plan, options={**first.plan.options, "learning_rate": rate})
-        return Anytime(recipe, seconds, started, intake, first, some is not None, memo, remarks)
+        return Anytime(recipe, seconds, started, intake, first, [first] if some else [], memo, remarks)
     own = prepare(recipe, memo=memo)
     share = min(1.0, _SHORT * seconds / max(own.plan.expected_seconds, 1e-9))
     steps = max(1, math.floor(own.plan.steps * share))
     first = prepare(dataclasses.replace(recipe, max_steps=steps), memo=memo)
-    return Anytime(recipe, seconds, started, intake, first, False, memo, remarks)
+    return Anytime(recipe, seconds, started, intake, first, [], memo, remarks)
 
 
-def _sketched(intake: Intake, seed: int) -> Intake | None:
-    """Give some of the rows, drawn at random; None where there are so few that all may be taken at once."""
-    wanted = {**_SKETCH_ROWS, "train": max(_SKETCH_ROWS["train"], _SKETCH_ROWS_A_LABEL * len(intake.labels))}
-    if len(intake.splits.train) < _SKETCH_FROM * wanted["train"]:
-        return None
-    generator = random.Random(seed)
+def _sketch_rows(intake: Intake) -> dict[str, int]:
+    """Give how many rows of each part the first sketch has."""
+    return {**_SKETCH_ROWS, "train": max(_SKETCH_ROWS["train"], _SKETCH_ROWS_A_LABEL * len(intake.labels))}
+
+
+def _some_rows(intake: Intake, seed: int, *, times: float = 1.0) -> Intake:
+    """Give rows drawn at random: so many times those of the first sketch, as far as there are that many."""
+    wanted, generator = _sketch_rows(intake), random.Random(seed)
 
     def some(part: str, records: Sequence[Record]) -> Sequence[Record]:
-        return choose(records, sorted(generator.sample(range(len(records)), min(wanted[part], len(records)))))
+        count = min(len(records), max(1, int(times * wanted[part])))
+        return choose(records, sorted(generator.sample(range(len(records)), count)))
 
     splits = intake.splits
     train, valid, test = some("train", splits.train), some("valid", splits.valid), some("test", splits.test)
