@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 
 import psutil
 import pytest
@@ -118,6 +119,9 @@ def test_what_is_wrong_with_an_input_is_said_without_repeating_it():
     assert "secret" not in str(bad_input(TypeError("predict takes text; this is 'secret'"), ["secret"]))
 
 
-def test_the_cores_are_shared_out_among_the_workers():
+def test_one_core_is_left_to_the_service_and_the_others_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert settled(PoolSettings(workers=1)).threads == 7
+    assert settled(PoolSettings(workers=3)).threads == 2
     assert settled(PoolSettings(workers=1000)).threads == 1
     assert settled(PoolSettings(workers=1, threads=3)).threads == 3

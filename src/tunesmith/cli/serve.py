@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _POOL = {  # option -> its kind, what it means
     "workers": (int, "worker processes (default 1)"),
-    "threads": (int, "CPU threads of a worker (default: the cores shared out)"),
+    "threads": (int, "CPU threads of a worker (default: all cores but one, shared out)"),
     "engine": (str, "what answers: auto, torch, onnx, openvino (default auto: as exported)"),
     "device": (str, "for torch: auto, cpu, cuda (default auto)"),
     "max_wait_ms": (float, "milliseconds that an input waits for others to join its batch (default 5)"),

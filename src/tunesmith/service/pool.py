@@ -486,8 +486,11 @@ def _can_write(worker: Worker, key: str) -> bool:
 
 
 def settled(settings: PoolSettings) -> PoolSettings:
-    """Give settings with nothing left open: the cores are shared out among the workers."""
+    """Give settings with nothing left open: one core is left to the service, the others are shared out to the workers.
+
+    Threads of one product wait for each other: where they take all cores, each request that comes in holds up a batch.
+    """
     if settings.threads:
         return settings
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return dataclasses.replace(settings, threads=max(1, cores // max(1, settings.workers)))
+    return dataclasses.replace(settings, threads=max(1, (cores - 1) // max(1, settings.workers)))

@@ -81,7 +81,7 @@ class PoolSettings:
     """How the pool works."""
 
     workers: int = 1
-    threads: int = 0  # of one worker; 0: the cores shared out among the workers
+    threads: int = 0  # of one worker; 0: all cores but one, shared out among the workers
     engine: str = "auto"  # what answers: torch, onnx, openvino, or as exported
     device: str = "auto"  # for torch: cpu, cuda, or what is there
     limits: Limits = field(default_factory=Limits)
