@@ -257,7 +257,8 @@ class Anytime:
 
     def _widen(self, sketch: Job) -> None:
         """Let the sketch, after which nothing came, be measured on all test rows."""
-        whole = prepare(sketch.recipe, memo=self.memo)
+        length = int(sketch.plan.options["max_length"])  # texts are cut where the bundle will cut them
+        whole = prepare(dataclasses.replace(sketch.recipe, max_length=length), memo=self.memo)
         sketch.intake, sketch.examples, sketch.encoding = whole.intake, whole.examples, whole.encoding
         kept = {name: whole.plan.data[name] for name in ("valid", "test", "fingerprint")}
         sketch.plan = dataclasses.replace(sketch.plan, data={**sketch.plan.data, **kept})
