@@ -234,7 +234,7 @@ def keep(name: str, options: argparse.Namespace, runs: Sequence[Run], figures: S
         "benchmark": name,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(options.threads),
-        "options": {key: value for key, value in vars(options).items() if not isinstance(value, Path)},  # no folders
+        "options": {key: _without_folder(value) for key, value in vars(options).items() if not isinstance(value, Path)},
         "figures": [dataclasses.asdict(each) for each in figures],
         "runs": [dataclasses.asdict(each) for each in runs],
         **more,
@@ -246,6 +246,13 @@ def keep(name: str, options: argparse.Namespace, runs: Sequence[Run], figures: S
             print(f"not run: {run.contestant}: {run.not_run}")
     print(f"written: {path}")
     return path
+
+
+def _without_folder(value: Any) -> Any:
+    """Give an option as it means something elsewhere: of a path its name."""
+    if isinstance(value, dict):
+        return {key: _without_folder(each) for key, each in value.items()}
+    return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
 def figure_table(figures: Sequence[Mapping[str, Any]]) -> str:

@@ -27,7 +27,7 @@ NO_SHARE = frozenset({"loss", "perplexity", "bits_per_character", "mse"})
 """Metrics that are no shares: shown as they are, not in percent."""
 
 RESAMPLES = 1000  # the 95% limits then move by about 0.1 interval widths from seed to seed
-_CELLS_AT_ONCE = 2_000_000  # rows times resamples held at once; three arrays of 8 bytes a cell, 48 MB at most
+_CELLS_AT_ONCE = 250_000  # rows times resamples held at once, in a few arrays of 8 bytes a cell
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tunesmith.metrics.shares import Floats, divide
 
-_CELLS_AT_ONCE = 4_000_000  # rows times samples held at once, in a few arrays of 8 bytes a cell
+_CELLS_AT_ONCE = 500_000  # rows times samples held at once, in a few arrays of 8 bytes a cell
 
 
 def _samples(weights: npt.ArrayLike | None, rows: int) -> tuple[Floats, tuple[int, ...]]:
