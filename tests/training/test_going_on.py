@@ -15,7 +15,7 @@ from torch import nn
 from tunesmith.errors import BundleProblem
 from tunesmith.tasks import Example
 from tunesmith.training.consolidation import FILE, MEMORY, Consolidation, measure_fisher
-from tunesmith.training.going_on import Distillation, find_parent, keep_knowing
+from tunesmith.training.going_on import Distillation, _row_keys, find_parent, keep_knowing
 from tunesmith.training.learning import WithBeside
 from tunesmith.training.recipe import make_recipe
 
@@ -96,6 +96,50 @@ def test_distillation_of_the_parent_itself_has_no_slope():
     assert abs(float(loss.detach())) < 1e-6
     assert float(student.layer.weight.grad.abs().max()) < 1e-6
     assert teacher.layer.weight.grad is None
+
+
+class Counting(Linear):
+    """Knows how many rows it was asked about."""
+
+    def forward(self, x):
+        self.asked = getattr(self, "asked", 0) + len(x)
+        return super().forward(x)
+
+
+def test_the_parent_is_asked_once_about_each_row():
+    teacher, student, rows = Counting(2, 0), Linear(4, 1), batch()
+    loss = distillation(teacher, Task(), known=2, weight=1.0, temperature=2.0)
+    first = loss(student, rows, [])
+    turned = {name: tensor.flip(0) for name, tensor in rows.items()}
+    assert float(loss(student, turned, []).detach()) == pytest.approx(float(first.detach()), rel=1e-5)
+    assert teacher.asked == 5
+    loss(student, batch(seed=8), [])
+    assert teacher.asked == 10
+
+
+def test_padding_does_not_make_another_row():
+    ids, mask = torch.tensor([[5, 6, 0], [5, 6, 7]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    labels = torch.zeros(2, dtype=torch.long)
+    short, long = _row_keys({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    assert short != long
+    narrow = {"input_ids": ids[:1, :2], "attention_mask": mask[:1, :2], "labels": labels[:1]}
+    assert _row_keys(narrow) == [short]
+    assert _row_keys({**narrow, "labels": labels[:1] + 1}) == [short]
+
+
+def test_units_of_a_row_are_asked_about_in_every_step():
+    """Tags: as many labels as words, so that an answer does not belong to a row."""
+
+    class Tags(Task):
+        def labelled_logits(self, model, batch):
+            return model(batch["x"]).flatten(0, 1), batch["labels"].flatten()
+
+    teacher, student = Counting(2, 0), Linear(4, 1)
+    rows = {"x": torch.randn(2, 4, 3), "labels": torch.zeros(2, 4, dtype=torch.long)}
+    loss = distillation(teacher, Tags(), known=2, weight=1.0, temperature=2.0)
+    first, second = (float(loss(student, rows, []).detach()) for _ in range(2))
+    assert first == pytest.approx(second)
+    assert teacher.asked == 4
 
 
 def test_labels_of_yes_and_no_are_distilled_one_by_one():

@@ -209,13 +209,33 @@ class Distillation:
     def __call__(self, model: nn.Module, batch: Batch, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Give the loss, summed over the rows of the batch; the mean over the passes where there are several."""
         task: Any = self.task
-        teacher = self._teacher.to(next(model.parameters()).device)
-        with torch.no_grad():
-            old_NL, labels = task.labelled_logits(teacher, batch)
-        is_binary, old_NL = labels.is_floating_point(), old_NL[:, : self.known].float()
+        old_NL, is_binary = self._parents(batch, next(model.parameters()).device)
         usable = [logits for logits in seen if logits.ndim == 2 and logits.shape[1] >= self.known]
         passes = usable or [task.labelled_logits(model, batch)[0]]  # a task may answer by more than its model's logits
         return sum(self._apart(one[:, : self.known].float(), old_NL, is_binary) for one in passes) / len(passes)
+
+    @functools.cached_property
+    def _said(self) -> dict[bytes, torch.Tensor]:
+        """What the parent said of each row (known), by the row's tensors."""
+        return {}
+
+    def _parents(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, bool]:
+        """Give the parent's logits (N, known) and whether labels are of yes and no; ask it once about each row."""
+        labels = batch.get("labels")
+        is_one_each = labels is not None and (labels.ndim == 1 or labels.is_floating_point())
+        if labels is None or not is_one_each or any(len(tensor) != len(labels) for tensor in batch.values()):
+            return self._ask(batch, device)  # a row has several units, or several passes
+        keys = _row_keys(batch)
+        if new := [place for place, key in enumerate(keys) if key not in self._said]:
+            logits_NL, _ = self._ask({name: tensor[new] for name, tensor in batch.items()}, device)
+            self._said.update(zip((keys[place] for place in new), logits_NL.clone(), strict=True))
+        return torch.stack([self._said[key] for key in keys]), labels.is_floating_point()
+
+    def _ask(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, bool]:
+        task: Any = self.task
+        with torch.no_grad():
+            logits_NL, labels = task.labelled_logits(self._teacher.to(device), batch)
+        return logits_NL[:, : self.known].float(), labels.is_floating_point()
 
     def _apart(self, now_NL: torch.Tensor, old_NL: torch.Tensor, is_binary: bool) -> Any:
         from torch.nn import functional
@@ -226,3 +246,18 @@ class Distillation:
         now_NL, old_NL = ((logits / self.temperature).log_softmax(1) for logits in (now_NL, old_NL))
         loss = functional.kl_div(now_NL, old_NL, log_target=True, reduction="sum")
         return self.weight * self.temperature**2 * loss
+
+
+def _row_keys(batch: Batch) -> list[bytes]:
+    """Give for each row all that a model reads of it, without padding."""
+    mask = batch.get("attention_mask")
+    tensors = [tensor.cpu() for name, tensor in sorted(batch.items()) if name != "labels"]
+
+    def key(row: int) -> bytes:
+        parts = (
+            tensor[row][mask[row].cpu() != 0] if mask is not None and tensor.shape == mask.shape else tensor[row]
+            for tensor in tensors
+        )
+        return b"".join(part.numpy().tobytes() for part in parts)
+
+    return [key(row) for row in range(len(batch["labels"]))]
