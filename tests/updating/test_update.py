@@ -83,6 +83,9 @@ def test_new_labels_come_last_and_old_rows_of_the_head_start_to_the_bit(world, t
     update = prepare_update(run.path, options(world, tmp_path))
     assert update.plan.labels == ("animal", "metal", "weather")
     assert (update.note["strategy"], update.plan.parent) == ("distil", run.id)
+    missing = 1 - update.note["replayed"] / run.plan.data["train"]
+    assert update.plan.options["distil"] == pytest.approx(missing, abs=0.005)
+    assert 0 < missing < 1
     old, head = load_file(run.path / "model.safetensors"), update.job.model.classifier
     assert torch.equal(head.weight[:2], old["classifier.weight"])
     assert torch.equal(head.bias[:2], old["classifier.bias"])
@@ -93,6 +96,14 @@ def test_new_labels_come_last_and_old_rows_of_the_head_start_to_the_bit(world, t
         for name, tensor in update.job.model.state_dict().items()
         if not name.startswith("classifier")
     )
+
+
+def test_where_every_old_row_is_replayed_the_parent_is_not_asked(world, tmp_path):
+    run, _ = world
+    update = prepare_update(run.path, options(world, tmp_path, replay_rows=1000))
+    assert (update.note["strategy"], update.plan.options["distil"]) == ("replay", 0.0)
+    asked = prepare_update(run.path, options(world, tmp_path / "asked", "distil", replay_rows=1000))
+    assert (asked.note["strategy"], asked.plan.options["distil"]) == ("distil", 1.0)
 
 
 def test_the_new_is_learnt_and_the_old_is_kept(world, grown):

@@ -28,6 +28,7 @@ from tunesmith.training.recipe import Recipe
 from tunesmith.types import Plan, Record
 
 _SHOWN_ROWS = 64  # rows of a new label whose states start its row of the output layer
+_SHOWN_OLD_ROWS = 4  # rows of an old label: they only tell where the middle of all states is
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def carry_head(parent: Parent | None, model: nn.Module, anatomy: Anatomy, intake
             where=str(parent.folder),
             do="train anew with all rows: --strategy retrain",
         )
-    means_LH, mean_H = _means(model, layer, intake, tokenizer)
+    means_LH, mean_H = _means(model, layer, intake, tokenizer, known=parent.labels)
     with torch.no_grad():
         layer.weight[:known] = old["weight"]
         if layer.bias is not None:
@@ -130,14 +131,15 @@ def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _means(
-    model: nn.Module, layer: nn.Linear, intake: Intake, tokenizer: Any
+    model: nn.Module, layer: nn.Linear, intake: Intake, tokenizer: Any, *, known: Sequence[str]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Give the mean of what the output layer reads, for each label (H) and over these labels (H)."""
     task: Any = intake.task
+    old = set(known)
     rows: dict[str, list[Record]] = {}
     for record in intake.splits.train:
         for label in task.labels_of(record.target):
-            if len(some := rows.setdefault(label, [])) < _SHOWN_ROWS:
+            if len(some := rows.setdefault(label, [])) < (_SHOWN_OLD_ROWS if label in old else _SHOWN_ROWS):
                 some.append(record)
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))

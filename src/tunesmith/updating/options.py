@@ -27,7 +27,8 @@ NOTE = "update.json"
 STRATEGIES = {
     "replay": Strategy("new rows mixed with kept old ones (the default)", True),
     "distil": Strategy(
-        "replay, and the parent's answers on its own labels are learnt too (the default where labels are new)",
+        "replay, and the parent's answers on its own labels are learnt too (the default where labels are new, the more "
+        "the fewer of the old rows are replayed)",
         True,
         {"distil": 1.0},
     ),

@@ -66,6 +66,11 @@ class _Mix:
     new_labels: tuple[str, ...]
     remarks: tuple[str, ...]
 
+    @property
+    def missing_share(self) -> float:
+        """Share of the old training rows that are not replayed (0..1), in hundredths."""
+        return round(max(0.0, 1 - self.replayed / max(1, self.seen)), 2)
+
 
 def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterable[Feedback] = ()) -> Update:
     """Read the new rows and the old, write what is to be learnt, and prepare the training job.
@@ -92,6 +97,8 @@ def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterabl
         )
     strategy = _strategy(options, bundle, new)
     mix = _mixed(bundle, lineage, new, options, STRATEGIES[strategy])
+    if options.strategy == AUTO and strategy == "distil" and not mix.missing_share:
+        strategy = "replay"
     folder = _folder(bundle, options)
     rows = folder / run_folder.ROWS
     with explain_os_errors(rows, "making the folder of the update's rows"):
@@ -332,7 +339,10 @@ def _recipe_values(
     if not kind.starts_anew:
         values |= {"epochs": AUTO, "max_steps": _steps(bundle, options, mix)}
         values |= {"head_learning_rate_factor": _FRESH_HEAD_FACTOR if is_grown else 1.0}
-    return {**values, **kind.recipe, **options.recipe}
+    usual = dict(kind.recipe)
+    if strategy == "distil" and options.strategy == AUTO:
+        usual["distil"] = mix.missing_share  # the parent speaks for the rows that are not there; what is, speaks better
+    return {**values, **usual, **options.recipe}
 
 
 def _recipe_of_training(bundle: Bundle, changes: Mapping[str, Any]) -> dict[str, Any]:
