@@ -69,6 +69,38 @@ def test_what_somebody_said_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_cores.thread_count(AUTO) == (2, "")
 
 
+@pytest.mark.usefixtures("two_cores")
+def test_what_answers_is_built_and_leaves_a_busy_core_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings(monkeypatch, (10.0, 100.0, 5.0), (10.1, 100.0, 5.0), (12.0, 103.9, 7.0))
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    bundle = Opened()
+    assert "OMP_NUM_THREADS decides" in free_cores.take_free_cores(bundle)  # type: ignore[arg-type]
+    assert (taken, bundle.built) == ([1], 1)
+
+
+@pytest.mark.parametrize("given", [{"exported": object()}, {"threads": 2}])
+@pytest.mark.usefixtures("two_cores")
+def test_threads_that_were_said_or_that_torch_does_not_have_stay(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, object]
+) -> None:
+    readings(monkeypatch, (10.0, 100.0, 5.0))
+    bundle = Opened(**given)
+    assert free_cores.take_free_cores(bundle) == ""  # type: ignore[arg-type]
+    assert bundle.built == 0
+
+
+class Opened:
+    """A bundle that counts how often what answers is built."""
+
+    def __init__(self, exported: object = None, threads: object = None) -> None:
+        self.exported, self.threads, self.built = exported, threads, 0
+
+    @property
+    def model(self) -> None:
+        self.built += 1
+
+
 def test_the_machine_can_be_read() -> None:
     first, second = free_cores._read(), free_cores._read()
     assert second.at >= first.at

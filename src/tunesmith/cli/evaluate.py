@@ -33,19 +33,24 @@ def run(options: argparse.Namespace, output: Output) -> int:
         raise PlanProblem(f"{options.out} is there already", where="--out", do="choose another name, or --force")
     from tunesmith.bundle.atomic import explain_os_errors, write_file
     from tunesmith.bundle.evaluate import evaluate
+    from tunesmith.bundle.load import load
     from tunesmith.bundle.report import render_report
     from tunesmith.cli.tables import confusion_table, notice_lines, per_label_table, scores_table
 
+    bundle = load(options.run, engine=options.engine)
+    output.remark(bundle.remark)
+    if bundle.exported is None:  # else torch is not even imported
+        from tunesmith.training.free_cores import take_free_cores
+
+        output.remark(take_free_cores(bundle))
     found = evaluate(
-        options.run,
+        bundle,
         options.data,
         columns=read_roles(options.columns, text=options.text, label=options.label),
         max_rejected=options.max_rejected,
         strengths=_shares(options.strengths) if options.robustness else (),
-        engine=options.engine,
     )
-    bundle, scores = found.bundle, found.scores
-    output.remark(bundle.remark)
+    scores = found.scores
     name = f"{Path(options.data).name.split('.')[0]}-{found.inspection.sha256[:8]}"
     report = Path(options.out) if options.out else bundle.path / "evaluations" / name / "report.html"
     with explain_os_errors(report, "making the report's folder"):

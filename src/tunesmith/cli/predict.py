@@ -66,6 +66,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
         bundle = with_examples(bundle, read_examples(bundle, options.support))
     settings = _settings(bundle, options.set)
+    if bundle.exported is None:  # else torch is not even imported
+        from tunesmith.training.free_cores import take_free_cores
+
+        remark = take_free_cores(bundle)
+        output.remark(remark if options.file else "")  # one text is answered before it could be read
     if options.file:
         return _answer_file(bundle, options, settings, output)
     inputs = [_read_input(bundle, text) for text in options.texts]

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from tunesmith.training.processes import process_count
 from tunesmith.training.recipe import AUTO
+
+if TYPE_CHECKING:
+    from tunesmith.bundle.load import Bundle
 
 _LEAST_SECONDS = 0.25  # over which a load says something
 
@@ -59,13 +63,29 @@ class _Others:
 _others = _Others()  # looks for the first time when this module is imported, well before a model has been built
 
 
-def thread_count(asked: int | str) -> tuple[int, str]:
+def take_free_cores(bundle: Bundle) -> str:
+    """Build what answers, and let torch take no more threads than cores are free meanwhile; give the remark.
+
+    Args:
+        bundle: Open, and asked nothing yet. One that torch does not answer for, or whose threads were said, stays.
+    """
+    if bundle.exported is not None or bundle.threads is not None:
+        return ""
+    _others.cores()
+    bundle.model  # noqa: B018 - it is built when it is first asked for
+    threads, remark = thread_count(AUTO, where="OMP_NUM_THREADS")
+    torch.set_num_threads(threads)
+    return remark
+
+
+def thread_count(asked: int | str, *, where: str = "threads: N in the recipe") -> tuple[int, str]:
     """Give how many CPU threads a run takes, and a remark where those are fewer than torch would take.
 
     A number holds; so does OMP_NUM_THREADS, and what a launcher shared out among processes.
 
     Args:
         asked: A recipe's `threads`: a number, or auto.
+        where: What the person can set instead.
     """
     usual = torch.get_num_threads()
     if asked != AUTO:
@@ -79,7 +99,7 @@ def thread_count(asked: int | str) -> tuple[int, str]:
         return usual, ""
     return threads, (
         f"CPU threads: {threads} instead of {usual}, because other programs keep {busy:.1f} of {granted} cores busy "
-        "(threads: N in the recipe decides otherwise)"
+        f"({where} decides otherwise)"
     )
 
 
