@@ -18,6 +18,7 @@ from chart import draw
 from contest import HERE, figure_table
 from memory import table as memory_table
 
+_EVERY_ROW = 1_000_000  # where a benchmark draws the rows itself
 _BLOCK = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -43,7 +44,8 @@ def about(result: dict[str, Any]) -> str:
     machine, options = result["machine"], result["options"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     settings = " ".join(f"{key}={value}" for key, value in options["set"].items())
-    told = f"{options['rows']:,} training rows, {options['rounds']} rounds, {machine['threads']} thread(s)"
+    rows = f"{options['rows']:,} training rows, " if options["rows"] < _EVERY_ROW else ""
+    told = f"{rows}{options['rounds']} rounds, {machine['threads']} thread(s)"
     told += f", {settings}" if settings else ""
     return (
         f"Measured {result['made'][:10]} on {machine['processor']}, {machine['cores']} cores, load before "
