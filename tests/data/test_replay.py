@@ -40,6 +40,15 @@ def test_twenty_of_each_label_or_a_twentieth_where_that_is_more():
     assert chosen(rows({"a": 30}), most_per_label=0, share=0.0) == []
 
 
+def test_a_share_is_of_all_rows_that_were_seen_and_not_of_those_that_were_left():
+    first = chosen(rows({"a": 2000, "b": 300}))
+    assert count_of(first) == {"a": 100, "b": 20}
+    new = [KeptRow(f"1-{label}{place}", "train", 1, {"label": label}) for label in "ab" for place in range(200)]
+    second = chosen([*first, *new], left={row.id for row in first})
+    assert count_of(second) == {"a": 110, "b": 20}
+    assert sum(row.step == 1 for row in second if row.cells["label"] == "a") < 40, "new rows have no larger chance"
+
+
 def test_the_order_of_rows_does_not_matter_and_the_seed_does():
     some = rows({"a": 200, "b": 100})
     shuffled = random.Random(0).sample(some, len(some))

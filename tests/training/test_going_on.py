@@ -110,11 +110,14 @@ def test_the_parent_is_asked_once_about_each_row():
     teacher, student, rows = Counting(2, 0), Linear(4, 1), batch()
     loss = distillation(teacher, Task(), known=2, weight=1.0, temperature=2.0)
     first = loss(student, rows, [])
+    examples = [Example(tuple(x), 0) for x in rows["x"].tolist()]
+    loss.before_training(examples, None, batch_tokens=6, device=torch.device("cpu"))
+    assert teacher.asked == 10
     turned = {name: tensor.flip(0) for name, tensor in rows.items()}
     assert float(loss(student, turned, []).detach()) == pytest.approx(float(first.detach()), rel=1e-5)
-    assert teacher.asked == 5
-    loss(student, batch(seed=8), [])
     assert teacher.asked == 10
+    loss(student, batch(seed=8), [])  # rows that nobody announced
+    assert teacher.asked == 15
 
 
 def test_padding_does_not_make_another_row():

@@ -29,6 +29,14 @@ def test_the_measures_are_those_of_the_papers():
     assert found.forward_transfer == pytest.approx(((0.2 - 0.1) + (0.5 - 0.3)) / 2)
 
 
+def test_where_lower_is_better_a_rise_is_what_was_forgotten():
+    first = Lineage("bits_per_character", "minilm", (step(0),), ((2.5,),), (100,), (None,), (None,))
+    found = with_step(first, step(1), [2.7, 3.0], test_rows=50, before=3.5, untrained=4.0)
+    assert found.forgetting == pytest.approx((0.2,))
+    assert found.backward_transfer == pytest.approx(-0.2)
+    assert found.forward_transfer == pytest.approx(0.5)
+
+
 def test_a_first_training_has_forgotten_nothing():
     first = Lineage("accuracy", "minilm", (step(0),), ((0.9,),), (100,), (None,), (None,))
     assert (first.mean_forgetting, first.forward_transfer, first.average) == (0.0, None, 0.9)

@@ -44,6 +44,7 @@ def world(toy_base, tmp_path_factory):
         "test": some_rows(30, seed=3, families=known, is_test=True),
         "new": [*some_rows(40, seed=4, families=("weather",)), ("w1 to bob@example.org w2 w3", "weather")],
         "new-test": some_rows(20, seed=5, families=("weather",), is_test=True),
+        "more": some_rows(30, seed=6, families=known),
     }
     paths = {name: str(toy_world.write_csv(folder / f"{name}.csv", rows)) for name, rows in files.items()}
     run = tunesmith.train(
@@ -144,7 +145,7 @@ def test_the_bundle_keeps_masked_rows_of_every_part(world, grown):
 def test_a_second_update_starts_from_what_the_first_one_kept(world, grown, tmp_path):
     _, paths = world
     _, bundle = grown
-    update = prepare_update(bundle.path, options(world, tmp_path, data=paths["test"], test=""))
+    update = prepare_update(bundle.path, options(world, tmp_path, data=paths["more"], test=""))
     assert update.note["strategy"] == "replay"
     assert update.note["number"] == 2
     finished(update)
@@ -168,7 +169,7 @@ def test_every_strategy_makes_a_run(strategy, world, tmp_path):
 def test_what_an_update_decided_for_itself_is_not_handed_on(world, tmp_path):
     run, paths = world
     head = finished(prepare_update(run.path, options(world, tmp_path / "head", "head")))
-    settings = {"data": paths["test"], "test": "", "recipe": {}}
+    settings = {"data": paths["more"], "test": "", "recipe": {}}
     for strategy in ("replay", "retrain"):
         recipe = prepare_update(head.path, options(world, tmp_path / strategy, strategy, **settings)).job.recipe
         assert recipe.method == make_recipe(read_recipe(run.path / "recipe.yaml")).method != head.plan.method
@@ -180,7 +181,7 @@ def test_a_retrain_takes_every_row_from_the_base_model(world, grown, tmp_path):
     run, _ = world
     _, bundle = grown
     changes = {"recipe": {**QUICK, "max_steps": 2}}
-    update = prepare_update(bundle.path, options(world, tmp_path, "retrain", data=world[1]["test"], test="", **changes))
+    update = prepare_update(bundle.path, options(world, tmp_path, "retrain", data=world[1]["more"], test="", **changes))
     assert update.job.recipe.model == run.plan.base
     kept = {row.id for row in read_kept(bundle.path / KEPT) if row.part != "train"}
     whole = [row for row in old_rows(run).rows if row.part == "train" and row.id not in kept]
@@ -235,12 +236,51 @@ def test_feedback_becomes_rows_and_what_is_left_out_is_said(world):
     found = rows_of_feedback(run, said, step=3, per_person=4)
     assert [(row.cells["label"], row.feedback) for row in found.rows[:2]] == [("metal", "f4"), ("metal", "f2")]
     assert sum(row.by == "mallory" for row in found.rows) == 4
+    assert found.superseded == ("f1",)
     assert set(found.remarks) == {
         "1 pieces of feedback were left out: no answer was given or confirmed",
         "1 pieces of feedback were left out: a later one is about the same input",
         "1 pieces of feedback were left out: the text (column 'text') is empty",
         "2 pieces of feedback were left out: 'mallory' gave more than 4",
     }
+
+
+def test_what_was_measured_on_is_never_learnt_and_what_was_learnt_never_measured_on(world, tmp_path):
+    run, _ = world
+    old = {part: [row.cells for row in old_rows(run).rows if row.part == part] for part in ("train", "test")}
+    turned = {"animal": "metal", "metal": "animal"}
+    known = [(row["text"], turned[row["label"]]) for row in old["test"][:5]]  # corrections, too
+    known += [(row["text"], row["label"]) for row in old["train"][:5]]
+    path = toy_world.write_csv(tmp_path / "known.csv", [*known, *some_rows(20, seed=11, families=("metal",))])
+    update = prepare_update(run.path, options(world, tmp_path, data=str(path), test=""))
+    learnt = {record.fields["text"] for record in update.job.intake.splits.train}
+    measured = {record.fields["text"] for record in update.job.intake.splits.test}
+    assert {text for text, _ in known[:5]} <= measured - learnt
+    assert {text for text, _ in known[5:]} <= learnt - measured
+    assert any("10 new rows are about inputs that are known" in remark for remark in update.remarks)
+
+
+def test_rows_of_a_test_file_that_the_parent_has_learnt_are_left_out(world, tmp_path):
+    run, _ = world
+    learnt = [(row.cells["text"], row.cells["label"]) for row in old_rows(run).part("train")[:3]]
+    test = toy_world.write_csv(tmp_path / "test.csv", [*learnt, *some_rows(20, seed=12, families=("weather",))])
+    update = prepare_update(run.path, options(world, tmp_path, test=str(test)))
+    measured = {record.fields["text"] for record in update.job.intake.splits.test}
+    assert not measured & {text for text, _ in learnt}
+    assert any(remark.startswith("3 rows of") for remark in update.remarks)
+
+
+def test_a_retrain_does_not_bring_a_corrected_answer_back(world, tmp_path):
+    run, _ = world
+    wrong = old_rows(run).part("train")[0].cells
+    right = {"animal": "metal", "metal": "animal"}[wrong["label"]]
+    rows = [(wrong["text"], right), *some_rows(20, seed=13, families=("metal",))]
+    path = toy_world.write_csv(tmp_path / "corrected.csv", rows)
+    one = finished(prepare_update(run.path, options(world, tmp_path, data=str(path), test="")))
+    fresh = toy_world.write_csv(tmp_path / "fresh.csv", some_rows(20, seed=14, families=("animal",)))
+    again = prepare_update(one.path, options(world, tmp_path / "again", "retrain", data=str(fresh), test=""))
+    said = {row.target for row in again.job.intake.splits.train if row.fields["text"] == wrong["text"]}
+    assert said == {right}
 
 
 def test_what_cannot_be_updated_says_why(world, tmp_path):

@@ -176,6 +176,37 @@ def test_a_canary_that_the_service_took_away_stays_away(tmp_path):
     assert world.registry.live("toy").number == 1
 
 
+def test_a_canary_that_a_person_set_is_theirs(tmp_path):
+    world = World(tmp_path, rows=10, canary_share=0.25, canary_seconds=600)
+    world.rows = 10
+    world.watcher.turn()
+    world.rows, world.clock = 0, world.clock + 600
+    assert world.watcher.turn() == "promoted"
+    own = world.registry.add("toy", make_run(tmp_path / "by-hand"), gate={"passed": True, "rules": []})
+    world.registry.set_canary("toy", own.number, 0.05)
+    world.clock += 10_000
+    assert world.watcher.turn() == "waiting"
+    assert world.registry.live("toy").number == 2
+
+
+def test_no_update_starts_while_a_canary_is_on_trial(tmp_path):
+    world = World(tmp_path, rows=10, canary_share=0.25, canary_seconds=600)
+    world.rows = 10
+    world.watcher.turn()
+    world.rows = 100
+    assert world.watcher.turn() == "waiting"
+    assert len(world.calls) == 1
+    assert world.registry.traffic("toy").canary.number == 2
+
+
+def test_thousands_of_failures_wait_no_longer_than_some(tmp_path):
+    world = World(tmp_path, rows=10)
+    world.watcher.note("failed", failures=5000, again_at=0.0)
+    world.rows = -1
+    assert world.watcher.turn() == "failed"
+    assert world.watcher.lines()[-1]["again_at"] - world.clock <= 6 * 3600
+
+
 HOLD = """
 import sys, time
 from tunesmith.bundle.registry import Registry

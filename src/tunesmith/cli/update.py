@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.output import Output
-from tunesmith.errors import PlanProblem
+from tunesmith.errors import PlanProblem, StoreProblem
 from tunesmith.updating.options import AUTO, STRATEGIES, UpdateOptions
 
 if TYPE_CHECKING:
-    from tunesmith.bundle.registry import Version
+    from tunesmith.bundle.registry import Registry, Version
     from tunesmith.types import Feedback
     from tunesmith.updating.gate import Verdict
     from tunesmith.updating.update import Update
@@ -206,9 +206,28 @@ def _mark_used(options: argparse.Namespace, parent: Path, bundle: str, note: Map
     from tunesmith.data.feedback.store import open_store
 
     with open_store(_store(options, parent), may_create=False) as store:
-        store.mark_used(bundle, ids)
+        store.mark_used(bundle, [*ids, *note.get("superseded", ())])  # an older word must not come back as the latest
         found = (store.find_feedback(each) for each in ids)
         return [each for each in found if each is not None]
+
+
+def _erase_deleted(options: argparse.Namespace, done: _Done, registry: Registry, output: Output) -> None:
+    """Take rows out of the candidate whose feedback was deleted while it was trained: nobody could see it then."""
+    from tunesmith.bundle.erasing import erase_feedback
+    from tunesmith.data.feedback.store import open_store
+    from tunesmith.data.replay import FILE, read_kept
+
+    kept = {row.feedback for row in read_kept(done.folder / FILE)} if (done.folder / FILE).is_file() else set()
+    if not (kept := kept - {""}):
+        return
+    try:
+        with open_store(_store(options, done.parent), may_create=False) as store:
+            gone = store.deleted_among(kept)
+    except StoreProblem as problem:
+        output.say(f"note: kept rows came from a feedback store that cannot be asked what was deleted: {problem.what}")
+        return
+    if rows := sum(each.rows for each in erase_feedback(registry, gone)):
+        output.say(f"note: {rows} kept rows are gone: their feedback was deleted meanwhile")
 
 
 def _other(
@@ -278,6 +297,7 @@ def _decide(options: argparse.Namespace, done: _Done, output: Output) -> tuple[V
         per_person=options.per_person,
         trusted=options.trust,
     )
+    _erase_deleted(options, done, registry, output)
     for rule in verdict.rules:
         output.say(f"  {'passed' if rule.passed else 'FAILED'}  {rule.name}: {rule.reason}")
     where = f" --registry {shlex.quote(options.registry)}" if options.registry else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def reservoir(
     share: float,
     seed: int,
     labels_of: Callable[[KeptRow], tuple[str, ...]],
+    left: Collection[str] = (),
 ) -> list[KeptRow]:
     """Choose rows so that each label has `most_per_label` of them, or this share of its rows where that is more.
 
@@ -67,6 +68,8 @@ def reservoir(
         share: Of each label's rows (0..1).
         seed: Of the choice.
         labels_of: The labels of a row; one that has several counts for its rarest.
+        left: Ids of rows that an earlier choice of this kind has left. Where a label has more than `most_per_label` of
+            them, each stands for as many rows as the share says.
     """
     of_row = [labels_of(row) or ("",) for row in rows]
     counts: dict[str, int] = {}
@@ -77,8 +80,11 @@ def reservoir(
     for row, labels in zip(rows, of_row, strict=True):
         by_label.setdefault(min(labels, key=lambda label: (counts[label], label)), []).append(row)
     chosen: set[tuple[str, str]] = set()
+    earlier = set(left)
     for some in by_label.values():
-        most = max(most_per_label, round(share * len(some)))
+        drawn = sum(row.id in earlier for row in some)
+        seen = len(some) + (drawn / share - drawn if drawn > most_per_label and share else 0)
+        most = max(most_per_label, round(share * seen))
         chosen |= {(row.part, row.id) for row in sorted(some, key=lambda row: _lot(row, seed))[:most]}
     return [row for row in rows if (row.part, row.id) in chosen]
 

@@ -77,6 +77,9 @@ def apply(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
     )
     model = companions.accompany(model, anatomy, config)
     for layer in companions.matrices(model):
+        # PEFT draws tiny vectors, and the penalty would take most of a short run to make them as long as it wants.
+        nn.init.orthogonal_(layer.lora_A[NAME])
+        nn.init.orthogonal_(layer.lora_B[NAME])
         layer.register_buffer("most_ranks", torch.tensor(rank), persistent=False)  # its share of the budget
         layer.register_buffer("is_kept", torch.ones_like(layer.lora_E[NAME], dtype=torch.bool), persistent=False)
         for part in _PARTS:

@@ -20,7 +20,8 @@ from tunesmith.bundle.atomic import MANIFEST
 from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.models.anatomy import Anatomy, output_layer
 from tunesmith.models.find import weight_files
-from tunesmith.tasks import Task
+from tunesmith.tasks import Example, Task
+from tunesmith.tasks.batching import fill, lengths_of
 from tunesmith.training.consolidation import Consolidation
 from tunesmith.training.intake import Intake
 from tunesmith.training.learning import Batch, Beside
@@ -165,7 +166,7 @@ def keep_knowing(recipe: Recipe, parent: Parent | None, intake: Intake) -> Besid
     if parent is None or not parent.is_start:
         return None
     if recipe.distil:
-        if not hasattr(intake.task, "labelled_logits"):
+        if not parent.labels or not hasattr(intake.task, "labelled_logits"):
             raise PlanProblem(
                 f"task {intake.task.name} has no scores of labels to distil",
                 where="distil",
@@ -221,17 +222,32 @@ class Distillation:
         """What the parent said of each row (known), by the row's tensors."""
         return {}
 
+    def before_training(
+        self, examples: Sequence[Example], tokenizer: Any, *, batch_tokens: int, device: torch.device
+    ) -> None:
+        """Ask the parent once about every row, always in the same batches: a resumed run learns from the same bits.
+
+        Args:
+            examples: All that is learnt from.
+            tokenizer: Of the model.
+            batch_tokens: That go through the parent at once.
+            device: Where it runs.
+        """
+        for rows in fill(range(len(examples)), lengths_of(examples), batch_tokens):
+            batch = self.task.batch([examples[row] for row in rows], tokenizer)
+            if not _has_one_unit_a_row(batch):
+                return  # these are asked in every step
+            placed = {name: tensor.to(device) for name, tensor in batch.items()}
+            self._said.update(zip(_row_keys(batch), self._ask(placed, device)[0], strict=True))
+
     def _parents(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, bool]:
-        """Give the parent's logits (N, known) and whether labels are of yes and no; ask it once about each row."""
-        labels = batch.get("labels")
-        is_one_each = labels is not None and (labels.ndim == 1 or labels.is_floating_point())
-        if labels is None or not is_one_each or any(len(tensor) != len(labels) for tensor in batch.values()):
-            return self._ask(batch, device)  # a row has several units, or several passes
-        keys = _row_keys(batch)
-        if new := [place for place, key in enumerate(keys) if key not in self._said]:
-            logits_NL, _ = self._ask({name: tensor[new] for name, tensor in batch.items()}, device)
-            self._said.update(zip((keys[place] for place in new), logits_NL.clone(), strict=True))
-        return torch.stack([self._said[key] for key in keys]), labels.is_floating_point()
+        """Give the parent's logits (N, known) and whether labels are of yes and no: as it said, or ask it now."""
+        if self._said and _has_one_unit_a_row(batch):
+            said = [self._said.get(key) for key in _row_keys(batch)]
+            known = [logits_L for logits_L in said if logits_L is not None]
+            if len(known) == len(said):
+                return torch.stack(known), batch["labels"].is_floating_point()
+        return self._ask(batch, device)
 
     def _ask(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, bool]:
         task: Any = self.task
@@ -248,6 +264,14 @@ class Distillation:
         now_NL, old_NL = ((logits / self.temperature).log_softmax(1) for logits in (now_NL, old_NL))
         loss = functional.kl_div(now_NL, old_NL, log_target=True, reduction="sum")
         return self.weight * self.temperature**2 * loss
+
+
+def _has_one_unit_a_row(batch: Batch) -> bool:
+    """Whether each row has one answer: no tags of its words, and no several passes."""
+    labels = batch.get("labels")
+    if labels is None or not (labels.ndim == 1 or labels.is_floating_point()):
+        return False
+    return all(len(tensor) == len(labels) for tensor in batch.values())
 
 
 def _row_keys(batch: Batch) -> list[bytes]:

@@ -348,6 +348,7 @@ class Job:
         if before := getattr(self.intake.task, "before_training", None):
             with self.watch("the teacher's answers"):
                 before(self.examples["train"], self.teacher_folder or folder / run_folder.TEACHER, accelerator.device)
+        self._ask_parent(accelerator.device)
         with (
             as_computed(self.plan, self.model),
             self._placed(accelerator),
@@ -376,6 +377,15 @@ class Job:
             device=self.plan.device,
             processes=accelerator.num_processes,
         )
+
+    def _ask_parent(self, device: Any) -> None:
+        """Let what is learnt beside the task ask about every row first, where most of them are seen at least once."""
+        before = getattr(self.beside, "before_training", None)
+        if before is None or float(self.plan.options["epochs"]) < 1:
+            return
+        with self.watch("the parent's answers"):
+            batch_tokens = int(self.plan.options["batch_tokens"])
+            before(self.examples["train"], self.tokenizer, batch_tokens=batch_tokens, device=device)
 
     @contextlib.contextmanager
     def _placed(self, accelerator: Any) -> Iterator[None]:

@@ -129,7 +129,8 @@ class WithBeside:
             loss, plain = self.criterion(model, batch)
         finally:
             hook.remove()
-        return loss + self.beside(model, batch, seen), plain
+        is_mixed = isinstance(self.criterion, Mixed)  # then what was seen is the answer to no row of the batch
+        return loss + self.beside(model, batch, () if is_mixed else seen), plain
 
 
 def criterion_of(task: Any, options: Mapping[str, Any]) -> Criterion:

@@ -130,8 +130,10 @@ def golden_rows(champion: Bundle, candidate: Bundle, path: str | Path = "") -> t
     known = {fields_key(record.fields) for record in records}
     fresh: list[Record] = []
     if candidate.plan.parent and (candidate.path / KEPT).is_file():
-        own = records_of(candidate.task, old_rows(candidate).part("test"))
-        fresh = [record for record in own if fields_key(record.fields) not in known]
+        own = old_rows(candidate).part("test")
+        newest = max((row.step for row in own), default=0)
+        brought = records_of(candidate.task, [row for row in own if row.step == newest])
+        fresh = [record for record in brought if fields_key(record.fields) not in known]
     return [*records, *fresh], [False] * len(records) + [True] * len(fresh)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tunesmith.bundle.load import Bundle
 from tunesmith.bundle.updated import FILE
+from tunesmith.metrics import goodness
 from tunesmith.types import from_json, to_json
 
 
@@ -54,8 +55,11 @@ class Lineage:
 
     @property
     def forgetting(self) -> tuple[float, ...]:
-        """For each test set but the newest: its first score minus its last."""
-        return tuple(self.matrix[place][place] - self.matrix[-1][place] for place in range(len(self.steps) - 1))
+        """For each test set but the newest: its first score minus its last; above 0 it has become worse."""
+        better = goodness(self.metric, 1.0)  # -1 where lower is better
+        return tuple(
+            better * (self.matrix[place][place] - self.matrix[-1][place]) for place in range(len(self.steps) - 1)
+        )
 
     @property
     def mean_forgetting(self) -> float:
@@ -71,7 +75,10 @@ class Lineage:
     def forward_transfer(self) -> float | None:
         """How much better than untrained the model did on sets before their rows were learnt; None where unknown."""
         pairs = zip(self.before[1:], self.untrained[1:], strict=True)
-        known = [before - untrained for before, untrained in pairs if before is not None and untrained is not None]
+        better = goodness(self.metric, 1.0)
+        known = [
+            better * (before - untrained) for before, untrained in pairs if before is not None and untrained is not None
+        ]
         return sum(known) / len(known) if known else None
 
     @property

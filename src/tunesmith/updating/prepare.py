@@ -20,6 +20,7 @@ from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, write_file, wri
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.members import demand_single
 from tunesmith.data.mask import Masker
+from tunesmith.data.normalise import fields_key
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import KeptRow, masked, reservoir, thinned, write_kept
 from tunesmith.engines import TORCH
@@ -43,7 +44,7 @@ from tunesmith.updating.rows import (
     without_outdated,
     write_rows,
 )
-from tunesmith.updating.update import Update, make_update
+from tunesmith.updating.update import Update, known_keys, make_update
 
 MOST_TEST_ROWS = 1000
 """Test rows of each update that a bundle keeps: they tell a share within 3 points."""
@@ -118,6 +119,7 @@ def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterabl
         "new_labels": mix.new_labels,
         "persons": dict(persons),
         "feedback": [each.id for each in new.used],
+        "superseded": new.superseded,
         "remarks": [*new.remarks, *mix.remarks],
         "recipe": _recipe_values(bundle, lineage, options, mix, strategy=strategy, folder=folder),
         "recipe_of_training": _recipe_of_training(bundle, options.recipe if STRATEGIES[strategy].starts_anew else {}),
@@ -194,7 +196,6 @@ def _mixed(
 ) -> _Mix:
     """Put new and old rows together, part by part."""
     task, remarks = bundle.task, list[str]()
-    fresh = _split(task, new.rows, seed=bundle.plan.seed, has_test=bool(options.test))
     try:
         old = old_rows(bundle)
     except DataProblem:
@@ -202,6 +203,14 @@ def _mixed(
             raise
         old = Rows((), ("no old row can be read again: what is forgotten cannot be measured",))
     remarks += old.remarks
+    rows, known_parts, learnt = _placed(bundle, old.rows, new.rows)
+    if learnt:
+        remarks.append(f"{learnt} rows of {options.test} were left out: the parent has learnt the same inputs")
+    if known_parts:
+        remarks.append(
+            f"{len(known_parts)} new rows are about inputs that are known: they stay in the part that these had"
+        )
+    fresh = _split(task, rows, known_parts, seed=bundle.plan.seed, has_test=bool(options.test))
     current, gone = without_outdated(task, old.rows, new.rows)
     if gone:
         remarks.append(f"{gone} old rows were left out: the same input now has another answer")
@@ -210,6 +219,7 @@ def _mixed(
     def chosen(rows: Sequence[KeptRow]) -> list[KeptRow]:
         return reservoir(
             rows,
+            left=() if old.is_whole else {row.id for row in by_part["train"]},
             most_per_label=options.replay_rows,
             share=options.replay_share if options.replay_rows else 0.0,
             seed=bundle.plan.seed,
@@ -219,10 +229,14 @@ def _mixed(
     buffer = chosen(by_part["train"]) if old.is_whole else by_part["train"]
     replayed = buffer if strategy.replays else []
     if strategy.takes_all:
-        replayed = _every_row(bundle, lineage, by_part) if lineage else by_part["train"]
+        replayed = _every_row(bundle, lineage, old.rows, new.rows) if lineage else by_part["train"]
     valid = [*(thinned(by_part["valid"], MOST_VALID_ROWS) if strategy.replays else []), *fresh["valid"]]
     test = [*_thinned_by_step(by_part["test"]), *thinned(fresh["test"], MOST_TEST_ROWS)]
-    kept = [*chosen([*buffer, *fresh["train"]]), *thinned([*by_part["valid"], *fresh["valid"]], MOST_VALID_ROWS), *test]
+    kept = [
+        *chosen([*by_part["train"], *fresh["train"]]),
+        *thinned([*by_part["valid"], *fresh["valid"]], MOST_VALID_ROWS),
+        *test,
+    ]
     masker = Masker()
     known = set(bundle.labels)
     found = (label for row in fresh["train"] for label in labels_of(task, row))
@@ -244,10 +258,31 @@ def _thinned_by_step(rows: Sequence[KeptRow]) -> list[KeptRow]:
     return [row for step in steps for row in thinned([one for one in rows if one.step == step], MOST_TEST_ROWS)]
 
 
-def _split(task: Task, rows: Sequence[KeptRow], *, seed: int, has_test: bool) -> dict[str, list[KeptRow]]:
-    """Cut the new rows into train, valid and test, as any file is cut."""
+def _placed(
+    bundle: Bundle, old: Sequence[KeptRow], new: Sequence[KeptRow]
+) -> tuple[list[KeptRow], dict[str, str], int]:
+    """Say where new rows have to go because their input is known: where it stood, it stays for good.
+
+    Returns:
+        The new rows but those of a test file that the parent has learnt; id -> part of the others whose input is known;
+        and how many are missing.
+    """
+    task = bundle.task
+    part_of = dict.fromkeys(known_keys(bundle) or (), "train")
+    for part in ("train", "valid", "test"):  # what is measured on comes last, and wins
+        part_of |= {fields_key(record.fields): part for record in records_of(task, [r for r in old if r.part == part])}
+    keys = [fields_key(record.fields) for record in records_of(task, new)]
+    kept = [row for row, key in zip(new, keys, strict=True) if not (row.part == "test" and part_of.get(key) == "train")]
+    places = {row.id: part_of[key] for row, key in zip(new, keys, strict=True) if row.part != "test" and key in part_of}
+    return kept, places, len(new) - len(kept)
+
+
+def _split(
+    task: Task, rows: Sequence[KeptRow], places: Mapping[str, str], *, seed: int, has_test: bool
+) -> dict[str, list[KeptRow]]:
+    """Cut the new rows into train, valid and test, as any file is cut; those whose place is known go there."""
     given = [row for row in rows if row.part == "test"]
-    by_id = {row.id: row for row in rows if row.part != "test"}
+    by_id = {row.id: row for row in rows if row.part != "test" and row.id not in places}
     records = records_of(task, by_id.values())
     test = records_of(task, given) if has_test else None
     is_stratified = task.target_kind == "label"
@@ -257,33 +292,44 @@ def _split(task: Task, rows: Sequence[KeptRow], *, seed: int, has_test: bool) ->
         part: [dataclasses.replace(by_id[record.id], part=part) for record in some] for part, some in parts.items()
     }
     found["test"] += given
+    for row in rows:
+        if row.id in places:
+            found[places[row.id]].append(dataclasses.replace(row, part=places[row.id]))
     for part, other in (("test", "valid"), ("valid", "test")):  # so few rows that none was left for a part
         found[part] = found[part] or [dataclasses.replace(row, part=part) for row in found[other]]
     if not found["test"] or not found["train"]:
+        told = f" ({len(places)} of them are about inputs that have their place already)" if places else ""
         raise DataProblem(
-            f"{len(rows)} new rows are too few to learn from some of them and to measure on others",
+            f"{len(rows)} new rows are too few to learn from some of them and to measure on others{told}",
             where="the new rows",
             do="collect at least 3 different texts of one label, or give rows to measure on: --test FILE",
         )
     return found
 
 
-def _every_row(bundle: Bundle, lineage: matrix.Lineage, by_part: dict[str, list[KeptRow]]) -> list[KeptRow]:
-    """Give every old training row that can be found: of the files of all steps, else what the parent keeps of them."""
-    measured = {row.id for part in ("valid", "test") for row in by_part[part]}
+def _every_row(
+    bundle: Bundle, lineage: matrix.Lineage, old: Sequence[KeptRow], new: Sequence[KeptRow]
+) -> list[KeptRow]:
+    """Give every old training row that can be found: of the files of all steps, else what the parent keeps of them.
+
+    Where a later row has another answer to the same input, the earlier one is left out.
+    """
+    measured = {row.id for row in old if row.part != "train"}
     found: list[KeptRow] = []
-    for number, step in enumerate(lineage.steps):
-        kept = [row for row in by_part["train"] if row.step == number]
+    for number, step in reversed(list(enumerate(lineage.steps))):
+        kept = [row for row in old if row.part == "train" and row.step == number]
         try:
             if number == 0:
-                whole = [row for row in old_rows(load(step.run, engine=TORCH)).rows if row.part == "train"]
+                first = load(step.run, engine=TORCH)
+                whole = old_rows(first).part("train") if first.id == step.bundle else kept
             elif step.source_sha256 and data.read(step.source).sha256 == step.source_sha256:
                 whole = list(rows_of_file(bundle, step.source, part="train", step=number).rows)
             else:
                 whole = kept
         except (DataProblem, BundleProblem):  # gone or changed since: what was kept of it is all there is
             whole = kept
-        found += [row for row in whole if row.id not in measured]
+        later = [*new, *found, *(row for row in old if row.step > number)]
+        found = without_outdated(bundle.task, [row for row in whole if row.id not in measured], later)[0] + found
     return found
 
 

@@ -31,6 +31,7 @@ class Rows:
     remarks: tuple[str, ...] = ()
     is_whole: bool = True  # whether all rows of the parent are here, not only what it kept
     used: tuple[Feedback, ...] = ()  # the feedback among them
+    superseded: tuple[str, ...] = ()  # ids of feedback in whose place a later word on the same input counts
 
     def part(self, name: str) -> list[KeptRow]:
         """Give the rows of one part."""
@@ -109,7 +110,8 @@ def old_rows(bundle: Bundle) -> Rows:
         used = {record.origin.row: record.id for record in checked.records}
         roles = {role: column for role, column in columns.roles.items() if role != "id"}
         found += _raw_rows(source, used, roles, parts=parts, step=0)
-    return Rows(tuple(dataclasses.replace(row, id=f"{row.id}-{row.part[0]}") for row in found))
+    # Ids may begin anew in every file; "tr" and "te" tell a training row from a test row.
+    return Rows(tuple(dataclasses.replace(row, id=f"{row.id}-{row.part[:2]}") for row in found))
 
 
 def _same_source(bundle: Bundle, name: str) -> data.Source:
@@ -147,6 +149,7 @@ def rows_of_feedback(bundle: Bundle, feedback: Iterable[Feedback], *, step: int,
         per_person: Rows that one `by` may give.
     """
     latest: dict[int, tuple[KeptRow, Feedback]] = {}
+    superseded: list[str] = []
     left_out: Counter[str] = Counter()
     for each in feedback:
         if not is_labelled(each):
@@ -159,8 +162,10 @@ def rows_of_feedback(bundle: Bundle, feedback: Iterable[Feedback], *, step: int,
             left_out[fault.reason] += 1
             continue
         key = fields_key(record.fields)
-        left_out["a later one is about the same input"] += key in latest
+        if key in latest:
+            superseded.append(latest[key][1].id)
         latest[key] = (row, each)
+    left_out["a later one is about the same input"] += len(superseded)
     kept, counts = [], Counter[str]()
     for row, each in latest.values():
         counts[each.by] += 1
@@ -170,7 +175,8 @@ def rows_of_feedback(bundle: Bundle, feedback: Iterable[Feedback], *, step: int,
         if count > per_person:
             left_out[f"'{by}' gave more than {per_person}"] += count - per_person
     said = [f"{count} pieces of feedback were left out: {reason}" for reason, count in left_out.items() if count]
-    return Rows(tuple(row for row, _ in kept), tuple(said), used=tuple(each for _, each in kept))
+    used = tuple(each for _, each in kept)
+    return Rows(tuple(row for row, _ in kept), tuple(said), used=used, superseded=tuple(superseded))
 
 
 def _cells(task: Task, feedback: Feedback) -> dict[str, Any]:

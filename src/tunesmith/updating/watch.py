@@ -32,6 +32,7 @@ from tunesmith.updating.options import NOTE
 
 _LEAST_ROWS = 10  # of a scheduled update
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 6 * 3600.0
+_MOST_DOUBLINGS = 10  # of the wait: more only make a number that is too large for a float
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _TRIES = 3  # of one candidate, before another is begun
@@ -101,10 +102,10 @@ class Watcher:
         """Do what is due now; give the kind of the last line that was written, or "waiting"."""
         lines = self.lines()
         try:
-            if self._settle_canary(lines):
-                return "promoted"
             if self.now() < _wait_until(lines):
                 return "waiting"
+            if settled := self._settle_canary(lines):
+                return settled
             if begun := unfinished(lines):
                 return self._update(begun, failures=_failures(lines), is_resumed=True)
             live = self._live()
@@ -185,18 +186,23 @@ class Watcher:
         self.registry.promote(self.name, version.number)
         return self._write("promoted", version=version.number, run=str(version.run))
 
-    def _settle_canary(self, lines: Sequence[Mapping[str, Any]]) -> bool:
-        """Promote the canary that has been there long enough; one that the service took away stays away."""
+    def _settle_canary(self, lines: Sequence[Mapping[str, Any]]) -> str:
+        """Promote the canary that this watcher set and that has been there long enough; wait while it is there.
+
+        One that the service took away stays away, and one that a person set is theirs: both give an empty string.
+        """
         canary = self.registry.traffic(self.name).canary
-        began = [float(line["at"]) for line in lines if line["event"] == "canary"]
-        if canary is None or not began or self.now() - began[-1] < self.options.canary_seconds:
-            return False
+        told = [line for line in lines if line["event"] in {"canary", "promoted"}]
+        is_own = canary is not None and told and told[-1] == {**told[-1], "event": "canary", "version": canary.number}
+        if canary is None or not is_own:
+            return ""
+        if self.now() - float(told[-1]["at"]) < self.options.canary_seconds:
+            return "waiting"
         self.registry.promote(self.name, canary.number)
-        self._write("promoted", version=canary.number, run=str(canary.run))
-        return True
+        return self._write("promoted", version=canary.number, run=str(canary.run))
 
     def _fail(self, what: str, do: str, failures: int, **more: Any) -> str:
-        wait = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**failures)
+        wait = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(failures, _MOST_DOUBLINGS))
         return self._write("failed", what=what, do=do, failures=failures + 1, again_at=self.now() + wait, **more)
 
     def note(self, event: str, **values: Any) -> str:

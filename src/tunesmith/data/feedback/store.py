@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -278,6 +278,12 @@ class FeedbackStore:
         with self._reading() as connection:
             found = connection.execute(select(used.c.feedback).where(used.c.bundle == bundle)).scalars()
             return tuple(sorted(str(each) for each in found))
+
+    def deleted_among(self, ids: Collection[str]) -> set[str]:
+        """Give those of these pieces of feedback that have been deleted."""
+        with self._reading() as connection:
+            gone = {str(each) for each in connection.execute(select(schema.deleted.c.feedback)).scalars()}
+        return gone & set(ids)
 
     def trained_on_deleted(self) -> Mapping[str, int]:
         """Give the bundles that were trained on rows since removed -> how many: they should be trained anew."""
