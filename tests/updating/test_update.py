@@ -270,6 +270,15 @@ def test_rows_of_a_test_file_that_the_parent_has_learnt_are_left_out(world, tmp_
     assert any(remark.startswith("3 rows of") for remark in update.remarks)
 
 
+def test_a_kept_row_and_a_files_row_are_the_same_though_one_is_masked(world, grown, tmp_path):
+    _, bundle = grown
+    rows = [("w1 to bob@example.org w2 w3", "animal"), *some_rows(20, seed=15, families=("metal",))]
+    path = toy_world.write_csv(tmp_path / "again.csv", rows)
+    update = prepare_update(bundle.path, options(world, tmp_path, data=str(path), test=""))
+    said = [row.target for row in update.job.intake.splits.train if row.fields["text"].startswith("w1 to ")]
+    assert said == ["animal"], "the kept one says weather"
+
+
 def test_a_retrain_does_not_bring_a_corrected_answer_back(world, tmp_path):
     run, _ = world
     wrong = old_rows(run).part("train")[0].cells

@@ -16,12 +16,11 @@ import numpy as np
 from tunesmith.bundle.evaluate import read_labelled
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.registry import Registry, Version, demand_whole
-from tunesmith.data.normalise import fields_key
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.errors import BundleProblem, DataProblem, TunesmithError
 from tunesmith.types import Feedback, Record, to_json
 from tunesmith.updating import rules
-from tunesmith.updating.rows import old_rows, records_of
+from tunesmith.updating.rows import key_of, old_rows, records_of
 from tunesmith.updating.rules import Rule
 from tunesmith.updating.trial import Trial, asked
 
@@ -127,13 +126,13 @@ def golden_rows(champion: Bundle, candidate: Bundle, path: str | Path = "") -> t
                 where=str(champion.path),
                 do="give labelled rows that neither has learnt from: --golden FILE",
             ) from error
-    known = {fields_key(record.fields) for record in records}
+    known = {key_of(record) for record in records}
     fresh: list[Record] = []
     if candidate.plan.parent and (candidate.path / KEPT).is_file():
         own = old_rows(candidate).part("test")
         newest = max((row.step for row in own), default=0)
         brought = records_of(candidate.task, [row for row in own if row.step == newest])
-        fresh = [record for record in brought if fields_key(record.fields) not in known]
+        fresh = [record for record in brought if key_of(record) not in known]
     return [*records, *fresh], [False] * len(records) + [True] * len(fresh)
 
 

@@ -20,7 +20,6 @@ from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, write_file, wri
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.members import demand_single
 from tunesmith.data.mask import Masker
-from tunesmith.data.normalise import fields_key
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import KeptRow, masked, reservoir, thinned, write_kept
 from tunesmith.engines import TORCH
@@ -36,6 +35,7 @@ from tunesmith.updating import matrix
 from tunesmith.updating.options import NOTE, STRATEGIES, Strategy, UpdateOptions
 from tunesmith.updating.rows import (
     Rows,
+    key_of,
     labels_of,
     old_rows,
     records_of,
@@ -270,8 +270,8 @@ def _placed(
     task = bundle.task
     part_of = dict.fromkeys(known_keys(bundle) or (), "train")
     for part in ("train", "valid", "test"):  # what is measured on comes last, and wins
-        part_of |= {fields_key(record.fields): part for record in records_of(task, [r for r in old if r.part == part])}
-    keys = [fields_key(record.fields) for record in records_of(task, new)]
+        part_of |= {key_of(record): part for record in records_of(task, [r for r in old if r.part == part])}
+    keys = [key_of(record) for record in records_of(task, new)]
     kept = [row for row, key in zip(new, keys, strict=True) if not (row.part == "test" and part_of.get(key) == "train")]
     places = {row.id: part_of[key] for row, key in zip(new, keys, strict=True) if row.part != "test" and key in part_of}
     return kept, places, len(new) - len(kept)

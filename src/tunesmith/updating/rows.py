@@ -16,6 +16,7 @@ from tunesmith.bundle.kept_rows import record_of
 from tunesmith.bundle.load import Bundle
 from tunesmith.data.feedback.rows import is_labelled
 from tunesmith.data.layout import Fault
+from tunesmith.data.mask import Masker
 from tunesmith.data.normalise import fields_key
 from tunesmith.data.replay import FILE, PARTS, KeptRow, read_kept
 from tunesmith.errors import DataProblem, TunesmithError
@@ -41,6 +42,14 @@ class Rows:
 def records_of(task: Task, rows: Iterable[KeptRow]) -> list[Record]:
     """Give the rows as Records; they were readable when they were kept."""
     return [record_of(task, row) for row in rows]
+
+
+_MASKER = Masker()
+
+
+def key_of(record: Record) -> int:
+    """Give a key of what a row asks, personal data masked: kept rows and feedback are, and files are not."""
+    return fields_key(_MASKER.mask_fields(record.fields))
 
 
 def labels_of(task: Task, row: KeptRow) -> tuple[str, ...]:
@@ -161,7 +170,7 @@ def rows_of_feedback(bundle: Bundle, feedback: Iterable[Feedback], *, step: int,
         except Fault as fault:
             left_out[fault.reason] += 1
             continue
-        key = fields_key(record.fields)
+        key = key_of(record)
         if key in latest:
             superseded.append(latest[key][1].id)
         latest[key] = (row, each)
@@ -194,11 +203,11 @@ def without_outdated(task: Task, old: Sequence[KeptRow], new: Sequence[KeptRow])
     answers: dict[int, set[str]] = {}
     for row in new:
         record = record_of(task, row)
-        answers.setdefault(fields_key(record.fields), set()).add(_as_text(record.target))
+        answers.setdefault(key_of(record), set()).add(_as_text(record.target))
     kept = []
     for row in old:
         record = record_of(task, row)
-        said = answers.get(fields_key(record.fields))
+        said = answers.get(key_of(record))
         if said is None or _as_text(record.target) in said:
             kept.append(row)
     return kept, len(old) - len(kept)

@@ -19,10 +19,9 @@ from tunesmith import metrics
 from tunesmith.bundle.atomic import find_damage
 from tunesmith.bundle.kept_rows import record_of
 from tunesmith.bundle.load import Bundle
-from tunesmith.data.normalise import fields_key
 from tunesmith.models.find import weight_files
 from tunesmith.updating.matrix import read_lineage
-from tunesmith.updating.rows import rows_of_feedback
+from tunesmith.updating.rows import key_of, rows_of_feedback
 from tunesmith.updating.trial import Trial, Truths, asked, draws, least
 from tunesmith.updating.update import known_keys
 
@@ -271,7 +270,7 @@ def leak(trial: Trial) -> Rule:
     keys = known_keys(trial.candidate.bundle)
     if keys is None:
         return Rule("leak", False, "what the candidate has learnt from cannot be found out: its training rows are gone")
-    known = sum(fields_key(record.fields) in keys for record in trial.records)
+    known = sum(key_of(record) in keys for record in trial.records)
     said = f"{known} of {len(trial.records)} rows that it is measured on were learnt" if known else "no such row"
     return Rule("leak", not known, said, known, 0)
 

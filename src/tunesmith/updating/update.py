@@ -17,7 +17,6 @@ import numpy as np
 from tunesmith.bundle.kept_rows import record_of
 from tunesmith.bundle.load import Bundle
 from tunesmith.bundle.updated import FILE
-from tunesmith.data.normalise import fields_key
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.errors import TunesmithError
 from tunesmith.models.build import build_model, build_tokenizer, read_config
@@ -31,6 +30,7 @@ from tunesmith.training.recipe import Recipe
 from tunesmith.types import Event, Plan, Record
 from tunesmith.updating import matrix
 from tunesmith.updating.options import NOTE
+from tunesmith.updating.rows import key_of, old_rows, records_of
 
 TRAINED_ON = "trained_on.json"
 """Keys of the normalised texts that the model has learnt from, itself or through its parents; no text can be had back
@@ -163,7 +163,7 @@ class Update:
 
     def _keys(self) -> bytes:
         old = known_keys(self.parent)
-        mine = {fields_key(record.fields) for record in self.job.intake.splits.train}
+        mine = {key_of(record) for record in self.job.intake.splits.train}
         keys = sorted(mine | (old or set()))
         content = {"format": 1, "is_whole": old is not None, "keys": [f"{key:016x}" for key in keys]}
         return (json.dumps(content) + "\n").encode()
@@ -182,8 +182,6 @@ class Update:
 
 def known_keys(bundle: Bundle) -> set[int] | None:
     """Give the keys of the texts that a bundle has learnt from; None where they cannot all be found out."""
-    from tunesmith.updating.rows import old_rows
-
     path = bundle.path / TRAINED_ON
     if path.is_file():
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -194,7 +192,7 @@ def known_keys(bundle: Bundle) -> set[int] | None:
         return None
     if not rows.is_whole:
         return None
-    return {fields_key(record_of(bundle.task, row).fields) for row in rows.rows if row.part == "train"}
+    return {key_of(record_of(bundle.task, row)) for row in rows.rows if row.part == "train"}
 
 
 def _places_by_step(records: Sequence[Record]) -> dict[int, list[int]]:
@@ -227,7 +225,6 @@ def _measure_parents_fisher(parent: Bundle, rows: Path) -> None:
     from safetensors.torch import save
 
     from tunesmith.bundle.atomic import write_file
-    from tunesmith.updating.rows import old_rows, records_of
 
     if (parent.path / consolidation.FILE).is_file() or (rows / consolidation.FILE).is_file():
         return
