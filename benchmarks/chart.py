@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-_WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 860, 26, 430, 60, 30
+_WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 1000, 26, 570, 60, 30
 _INK, _BAR, _GOAL, _GRID = "#1f2933", "#4878a8", "#c0392b", "#d5dbe1"
 
 
@@ -38,7 +38,7 @@ def draw(ratios: Sequence[Mapping[str, Any]]) -> str:
 def _bar(each: Mapping[str, Any], y: float, across: Any) -> list[str]:
     middle = y + _ROW / 2
     name = f"{each['case']}: {each['name']}" if each["case"] else each["name"]
-    name = name if len(name) <= 66 else name[:65] + "…"
+    name = name if len(name) <= 88 else name[:87] + "…"
     width = across(each["value"]) - across(0)
     parts = [
         f'<text x="{_LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(name)}</text>',
