@@ -17,8 +17,8 @@ import toy_world
 from tunesmith.bundle.atomic import write_json, write_manifest
 from tunesmith.bundle.kept_rows import part_rows
 from tunesmith.bundle.load import load
+from tunesmith.bundle.unfinished import WORKING
 from tunesmith.data.normalise import fields_key
-from tunesmith.training.folder import WORKING
 from tunesmith.types import Feedback
 
 WEIGHTS = "model.safetensors"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tunesmith.bundle.updated import sentence
 from tunesmith.types import from_json
 from tunesmith.updating.matrix import Lineage, Step, with_step, write_lineage
 
@@ -46,3 +47,17 @@ def test_a_lineage_is_read_as_it_was_written():
     content = json.loads(write_lineage(lineage()))
     assert content["summary"]["forgetting"] == pytest.approx(0.075)
     assert from_json(Lineage, content) == lineage()
+
+
+def test_a_set_that_cannot_be_measured_again_counts_in_no_mean():
+    found = with_step(lineage(), step(3), [None, 0.5, 0.9, 0.7], test_rows=30, before=0.4, untrained=0.2)
+    assert found.forgetting == (None, pytest.approx(0.2), pytest.approx(0.05))
+    assert found.mean_forgetting == pytest.approx(0.125)
+    assert found.average == pytest.approx((0.5 + 0.9 + 0.7) / 3)
+    assert from_json(Lineage, json.loads(write_lineage(found))) == found
+
+
+def test_where_no_old_set_is_left_forgetting_is_not_known():
+    found = with_step(lineage(), step(3), [None, None, None, 0.7], test_rows=30, before=0.4, untrained=0.2)
+    assert (found.mean_forgetting, found.backward_transfer, found.average) == (None, None, 0.7)
+    assert "not measured" in sentence(json.loads(write_lineage(found)))

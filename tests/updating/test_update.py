@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import toy_world
 import tunesmith
 from tunesmith.bundle.load import load
 from tunesmith.cli import main
+from tunesmith.data.feedback import open_store
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import read_kept
 from tunesmith.errors import BundleProblem, DataProblem, PlanProblem, Stopped
@@ -305,6 +307,27 @@ def test_what_cannot_be_updated_says_why(world, tmp_path):
         prepare_update(run.path, options(world, tmp_path, out=str(run.path)))
     assert main(["update", str(run.path), "--resume", "x"]) == 2
     assert main(["update", str(tmp_path / "nothing"), "--data", paths["new"]]) == 2
+
+
+def test_an_update_whose_feedback_was_deleted_meanwhile_is_not_gone_on_with(world, tmp_path, capsys):
+    run, _ = world
+    place = tmp_path / "candidate"
+    url = f"sqlite:///{tmp_path / 'feedback.sqlite'}"
+    said = [feedback(number, f"w{number} w{number + 1}", corrected="weather") for number in range(9)]
+    asked = UpdateOptions(out=str(place), recipe=QUICK)
+    with open_store(url) as store:
+        for each in said:
+            store.add(dataclasses.replace(each, model="toy", subject="ann"))
+        update = prepare_update(run.path, asked, feedback=said)
+        with pytest.raises(Stopped):
+            list(update.run(lambda: 15))
+        store.delete_subject("ann")
+    command = ["update", "--resume", str(place), "--store", url, "--registry", str(tmp_path / "registry"), "--no-gate"]
+    assert main(command) == 2
+    assert "were deleted" in capsys.readouterr().err
+    assert not (place / "rows").exists()
+    assert main([*command, "--compare", "naive"]) == 2
+    assert "cannot be compared" in capsys.readouterr().err
 
 
 KILLED = "import sys, tunesmith.cli; sys.exit(tunesmith.cli.main(sys.argv[1:]))"

@@ -42,8 +42,9 @@ def sentence(content: Mapping[str, Any]) -> str:
     if not content:
         return ""
     last, summary = content["steps"][-1], content["summary"]
+    lost = summary["forgetting"]
     return (
         f"It updates another model (by {last['strategy']}, with {last['rows']:,} new rows), after "
         f"{len(content['steps']) - 2} earlier updates; mean forgetting over earlier test sets: "
-        f"{100 * summary['forgetting']:+.1f} points."
+        f"{'not measured, their rows are gone' if lost is None else f'{100 * lost:+.1f} points'}."
     )

@@ -26,6 +26,7 @@ from tunesmith.errors import PlanProblem, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.bundle.erasing import Erased
+    from tunesmith.bundle.registry import Registry
     from tunesmith.data.feedback.rows import Deletion
     from tunesmith.data.feedback.store import FeedbackStore
     from tunesmith.types import Feedback
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", default="", metavar="FILE", help="export: unmask with the operator's masking key")
     parser.add_argument("--force", action="store_true", help="export: write over --out if it is there")
     parser.add_argument("--subject", default="", help="delete: whose rows")
+    parser.add_argument(
+        "--registry", default="", metavar="FOLDER", help="delete, purge: whose versions keep rows (default: beside it)"
+    )
     parser.add_argument("--older-than", default="", metavar="AGE", help="purge: e.g. 90d, 12h")
     parser.add_argument("--to", default="", help="backup: folder; migrate: version of the tables")
     parser.add_argument("--keep", type=int, default=7, help="backup: how many to keep (default: 7)")
@@ -211,11 +215,10 @@ def _delete(options: argparse.Namespace, output: Output) -> None:
         do = "tunesmith feedback delete RUN --subject NAME"
         raise PlanProblem("delete needs --subject", where="command line", do=do)
     with _open(options) as store:
-        if options.run:
+        if registry := _registry(options):
             from tunesmith.bundle.erasing import delete_subject
-            from tunesmith.bundle.registry import Registry
 
-            gone, erased = delete_subject(store, options.subject, registry=Registry.beside(options.run))
+            gone, erased = delete_subject(store, options.subject, registry=registry, beside=options.run)
         else:
             gone, erased = store.delete_subject(options.subject), ()
     _tell(gone, output)
@@ -233,18 +236,28 @@ def _purge(options: argparse.Namespace, output: Output) -> None:
 
 
 def _erase(options: argparse.Namespace, gone: Deletion, output: Output) -> None:
-    """Take the same rows out of what updates keep, in every version of the registry beside the run."""
-    if not gone.feedback_ids or not options.run:
+    """Take the same rows out of what updates keep, in the registry and beside the run."""
+    registry = _registry(options)
+    if not gone.feedback_ids or registry is None:
         return
     from tunesmith.bundle.erasing import erase_feedback
+
+    _tell_erased(erase_feedback(registry, gone.feedback_ids, beside=options.run), output)
+
+
+def _registry(options: argparse.Namespace) -> Registry | None:
+    """Give the registry whose versions learnt from the store; None where neither it nor a run is named."""
+    if not options.run and not options.registry:
+        return None
     from tunesmith.bundle.registry import Registry
 
-    _tell_erased(erase_feedback(Registry.beside(options.run), gone.feedback_ids), output)
+    return Registry(options.registry) if options.registry else Registry.beside(options.run)
 
 
 def _tell_erased(versions: Iterable[Erased], output: Output) -> None:
     for erased in versions:
-        output.say(f"version {erased.number} of '{erased.name}': {erased.rows} kept rows removed")
+        whose = f"version {erased.number} of '{erased.name}'" if erased.name else str(erased.run)
+        output.say(f"{whose}: {erased.rows} kept rows removed")
 
 
 def _tell(gone: Deletion, output: Output) -> None:

@@ -76,10 +76,17 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Prepare, train, judge, register, and say what to do next."""
     if bool(options.run) == bool(options.resume):
         raise PlanProblem("give a run, or --resume", where="command line", do="tunesmith update RUN [--data FILE]")
+    if options.resume and options.compare:
+        raise PlanProblem(
+            "what is gone on with cannot be compared: the other strategies need its rows from the start",
+            where="--compare",
+            do="finish it first; then tunesmith update PARENT --data FILE --compare " + options.compare,
+        )
     if options.with_parent:
         _stop_with_parent()
     result, done = (_finish if options.resume and _is_finished(options.resume) else _train)(options, output)
     if options.no_gate:
+        _erase_deleted(options, done, output)
         output.document(result)
         output.say(f"run      {done.folder}")
         return 0
@@ -95,6 +102,7 @@ class _Done:
     folder: Path
     parent: Path
     feedback: Sequence[Feedback]
+    others: Sequence[Path] = ()  # by other strategies
 
 
 def _is_finished(folder: str) -> bool:
@@ -136,6 +144,8 @@ def _train(options: argparse.Namespace, output: Output) -> tuple[dict[str, Any],
     from tunesmith.updating.prepare import prepare_update, resume_update
 
     given = _feedback(options)
+    if options.resume:
+        _demand_nothing_deleted(options)
     update = resume_update(options.resume) if options.resume else prepare_update(options.run, asked, feedback=given)
     _work(update, output)
     assert update.bundle is not None
@@ -143,7 +153,8 @@ def _train(options: argparse.Namespace, output: Output) -> tuple[dict[str, Any],
     others = [_other(options, asked, name, given, output) for name in names]
     output.show(_table(update, others))
     result = {"run": update.bundle.path, "lineage": update.lineage, "compared": _shown(update, others)}
-    return result, _Done(update.bundle.path, update.parent.path, feedback)
+    compared = [each.folder for each in others if each.folder is not None]
+    return result, _Done(update.bundle.path, update.parent.path, feedback, compared)
 
 
 def _stop_with_parent() -> None:
@@ -211,14 +222,15 @@ def _mark_used(options: argparse.Namespace, parent: Path, bundle: str, note: Map
         return [each for each in found if each is not None]
 
 
-def _erase_deleted(options: argparse.Namespace, done: _Done, registry: Registry, output: Output) -> None:
-    """Take rows out of the candidate whose feedback was deleted while it was trained: nobody could see it then."""
+def _erase_deleted(options: argparse.Namespace, done: _Done, output: Output) -> None:
+    """Take rows out of what was made whose feedback was deleted while it was trained: nobody could see it then."""
     from tunesmith.bundle.erasing import erase_feedback
     from tunesmith.data.feedback.store import open_store
     from tunesmith.data.replay import FILE, read_kept
 
-    kept = {row.feedback for row in read_kept(done.folder / FILE)} if (done.folder / FILE).is_file() else set()
-    if not (kept := kept - {""}):
+    files = [folder / FILE for folder in (done.folder, *done.others) if (folder / FILE).is_file()]
+    kept = {row.feedback for path in files for row in read_kept(path)} - {""}
+    if not kept:
         return
     try:
         with open_store(_store(options, done.parent), may_create=False) as store:
@@ -226,8 +238,30 @@ def _erase_deleted(options: argparse.Namespace, done: _Done, registry: Registry,
     except StoreProblem as problem:
         output.say(f"note: kept rows came from a feedback store that cannot be asked what was deleted: {problem.what}")
         return
-    if rows := sum(each.rows for each in erase_feedback(registry, gone)):
+    if rows := sum(each.rows for each in erase_feedback(_registry(options, done), gone, beside=done.folder)):
         output.say(f"note: {rows} kept rows are gone: their feedback was deleted meanwhile")
+
+
+def _demand_nothing_deleted(options: argparse.Namespace) -> None:
+    """Refuse to go on with rows that were deleted since, and remove them."""
+    from tunesmith.bundle.erasing import erase_feedback
+    from tunesmith.bundle.unfinished import NOTE, ROWS
+    from tunesmith.data.feedback.store import open_store
+
+    path = Path(options.resume) / ROWS / NOTE
+    note = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not note.get("feedback"):
+        return
+    folder, parent = Path(options.resume).absolute(), Path(note["parent"])
+    with open_store(_store(options, parent), may_create=False) as store:
+        gone = store.deleted_among(note["feedback"])
+    if gone:
+        erase_feedback(_registry(options, _Done(folder, parent, ())), gone, beside=folder)
+        raise PlanProblem(
+            f"{len(gone)} of the rows that this update was to learn from were deleted, and its rows are removed",
+            where=options.resume,
+            do=f"start it again: tunesmith update {shlex.quote(str(parent))}",
+        )
 
 
 def _other(
@@ -273,18 +307,23 @@ def _table(update: Update, others: Sequence[Update]) -> Any:
             str(line["strategy"]),
             f"{100 * line['new']:.1f}",
             f"{100 * line['average']:.1f}",
-            f"{100 * line['forgetting']:+.1f}",
+            "not measured" if line["forgetting"] is None else f"{100 * line['forgetting']:+.1f}",
             f"{line['seconds']:.0f} s",
         )
     return table
 
 
+def _registry(options: argparse.Namespace, done: _Done) -> Registry:
+    from tunesmith.bundle.registry import Registry
+
+    return Registry(options.registry) if options.registry else Registry.beside(done.parent)
+
+
 def _decide(options: argparse.Namespace, done: _Done, output: Output) -> tuple[Verdict, Version, Version | None]:
     """Ask the gate, register the candidate with what it said, and promote it where that was asked for."""
-    from tunesmith.bundle.registry import Registry
     from tunesmith.updating.gate import register
 
-    registry = Registry(options.registry) if options.registry else Registry.beside(done.parent)
+    registry = _registry(options, done)
     name = _name(options, done.parent)
     output.say("asking the gate ...")
     verdict, version = register(
@@ -297,7 +336,7 @@ def _decide(options: argparse.Namespace, done: _Done, output: Output) -> tuple[V
         per_person=options.per_person,
         trusted=options.trust,
     )
-    _erase_deleted(options, done, registry, output)
+    _erase_deleted(options, done, output)
     for rule in verdict.rules:
         output.say(f"  {'passed' if rule.passed else 'FAILED'}  {rule.name}: {rule.reason}")
     where = f" --registry {shlex.quote(options.registry)}" if options.registry else ""

@@ -15,10 +15,11 @@ from tunesmith.bundle.compressed import FILE, FORMAT
 from tunesmith.bundle.exported import FOLDER as EXPORTS
 from tunesmith.bundle.load import Bundle
 from tunesmith.bundle.report import render_report
+from tunesmith.bundle.unfinished import WORKING
 from tunesmith.bundle.updated import FILE as UPDATES
 from tunesmith.compression.measured import Step, as_table
 from tunesmith.models.find import hash_file
-from tunesmith.training.folder import WORKING, Log
+from tunesmith.training.folder import Log
 from tunesmith.types import Gain, Inspection, Plan, from_json
 
 _LEFT_OUT = {*WORKING, EXPORTS, "evaluations", MANIFEST, FILE}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
 from tunesmith.pretraining.baseline import MOST_TOKENS, bigram_loss, unigram_loss, unigram_shares
@@ -29,7 +30,7 @@ from tunesmith.training.material import Material
 from tunesmith.types import Event, Plan
 
 CORPUS = "corpus"
-WORKING = (*run_folder.WORKING, CORPUS)  # not part of what is kept
+WORKING = (*unfinished.WORKING, CORPUS)  # not part of what is kept
 
 
 class _Pace:
@@ -94,7 +95,7 @@ class PretrainJob:
         with run_folder.locked(self.folder):
             if (self.folder / MANIFEST).is_file():
                 raise finished(self.folder)
-            checkpoints = self.folder / run_folder.CHECKPOINTS
+            checkpoints = self.folder / unfinished.CHECKPOINTS
             self.resumed_from, _ = newest_whole(checkpoints)
             step = -1 if self.resumed_from is None else self.resumed_from.step
             forget_after(checkpoints, step)
@@ -147,7 +148,7 @@ class PretrainJob:
         events = training_events(
             self.plan,
             material,
-            self.folder / run_folder.CHECKPOINTS,
+            self.folder / unfinished.CHECKPOINTS,
             accelerator,
             checkpoint=self.resumed_from,
             stop_signal=stop_signal,
@@ -213,7 +214,7 @@ class PretrainJob:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             leave_out=WORKING,
         )
-        for name in (run_folder.CHECKPOINTS, CORPUS):
+        for name in (unfinished.CHECKPOINTS, CORPUS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
@@ -231,7 +232,7 @@ def demand_one_process() -> None:
 
 def finished(folder: Path) -> BundleProblem:
     """Give the refusal to go on with a run that is through."""
-    for name in (run_folder.CHECKPOINTS, CORPUS):  # left by a kill right after the manifest
+    for name in (unfinished.CHECKPOINTS, CORPUS):  # left by a kill right after the manifest
         shutil.rmtree(folder / name, ignore_errors=True)
     return BundleProblem(
         "this run is finished; there is nothing to resume",

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, find_damage, write_file, write_folder, write_json
 from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.models.build import build_model, build_tokenizer, longest_input, quiet, read_config
@@ -104,7 +105,7 @@ def prepare_resume(path: str | Path, *, report: Report = lambda text: None) -> P
     job = _prepare_in(folder, recipe, _take_in(recipe, report), report)
     job.remarks += _demand_same(kept, job.plan, folder)
     job.plan = kept
-    job.resumed_from, passed = newest_whole(folder / run_folder.CHECKPOINTS)
+    job.resumed_from, passed = newest_whole(folder / unfinished.CHECKPOINTS)
     job.remarks += [f"{sentence}; going back to an older one" for sentence in passed]
     place = "there is no checkpoint to go on from: starting at step 0"
     if job.resumed_from is not None:
@@ -123,7 +124,7 @@ def _claim(recipe: PretrainRecipe) -> Path:
                 where=str(folder),
                 do="run that recipe's command again, or choose another name with --out",
             )
-        ours = {_RECIPE, CORPUS, run_folder.LOCK, run_folder.HOLDER}
+        ours = {_RECIPE, CORPUS, unfinished.LOCK, unfinished.HOLDER}
         if all(each.name in ours or each.name.startswith(TEMPORARY) for each in folder.iterdir()):
             return folder
     return run_folder.new_folder(recipe.out, recipe.corpus[0], "pretrain")

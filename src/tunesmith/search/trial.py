@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST
 from tunesmith.errors import MachineProblem, Stopped, TunesmithError
 from tunesmith.metrics import goodness
@@ -159,7 +160,7 @@ def clear(record: Record, folder: Path) -> None:
     busy = {trial.run for trial in trials if trial.state in {"running", "waiting"}} | {best.run if best else ""}
     for trial in trials:
         if trial.run and trial.run not in busy and not (folder / trial.run / MANIFEST).is_file():
-            shutil.rmtree(folder / trial.run / run_folder.CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(folder / trial.run / unfinished.CHECKPOINTS, ignore_errors=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

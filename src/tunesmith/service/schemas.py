@@ -153,6 +153,7 @@ class DeletionReply(BaseModel):
     is_overwritten: bool
     remark: str
     versions: list[CleanedVersion] = Field(description="whose kept rows were removed too")
+    other_runs: int = Field(description="runs that are no version, whose kept rows were removed too")
 
 
 class LoadRequest(Strict):

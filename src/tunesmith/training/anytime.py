@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import promote
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.data import fingerprint
@@ -121,7 +122,7 @@ class Anytime:
                     yield self._event("stage", "naive baselines, and the base model before adaptation")
                     self.yardstick = job.find_yardstick()
             self._settle()
-            for name in (_ATTEMPTS, run_folder.STATES):
+            for name in (_ATTEMPTS, unfinished.STATES):
                 shutil.rmtree(folder / name, ignore_errors=True)
         self.bundle = load(folder, verify=False)
         yield self._event("end", self.bundle.gain.verdict)
@@ -199,7 +200,7 @@ class Anytime:
         number, start = len(self.attempts) + 1, self._clock()
         job.folder = self.folder / _ATTEMPTS / str(number)
         job.folder.mkdir(parents=True)
-        job.states_folder, job.name = self.folder / run_folder.STATES, self.folder.name
+        job.states_folder, job.name = self.folder / unfinished.STATES, self.folder.name
         value, problem = (-math.inf, -math.inf), ""
         try:
             for event in job.learn(stop_signal, lambda: number > 1 and self.left <= 0):

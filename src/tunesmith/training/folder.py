@@ -22,19 +22,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, explain_os_errors, explained, write_file
+from tunesmith.bundle.unfinished import CHECKPOINTS, COPIES, ENCODED, HOLDER, LOCK, ROWS, STATES, TEACHER
 from tunesmith.errors import BundleProblem, MachineProblem, PlanProblem
 from tunesmith.types import Event, to_json
 
 LOG = "log.jsonl"
-LOCK = "lock"
-CHECKPOINTS = "checkpoints"
-STATES = "states"  # of frozen blocks, run once
-ENCODED = "encoded"  # the rows as token ids
-TEACHER = "teacher"  # what the teacher says of the rows
-ROWS = "rows"  # of an update: what it learns from
-HOLDER = "holder"  # number of the process that holds the lock
-COPIES = "augmented.jsonl"  # of training rows
-WORKING = (LOCK, HOLDER, CHECKPOINTS, STATES, ENCODED, TEACHER, ROWS, COPIES)  # not part of the bundle
 
 
 def clear(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
 from tunesmith.bundle.delta import Delta
 from tunesmith.bundle.load import Bundle, load
@@ -189,10 +190,10 @@ class Job:
                 write_rejected(self.intake.inspection.rejected, folder / "rejected.jsonl")
                 if self.intake.made:
                     account = self.intake.inspection.augmented
-                    write_made(folder / run_folder.COPIES, Made(self.intake.made, account), self.intake.splits.train)
+                    write_made(folder / unfinished.COPIES, Made(self.intake.made, account), self.intake.splits.train)
                 write_json(folder / "plan.json", self.plan)
                 if self.encoding is not None:
-                    self.encoding.keep(self.encoded_folder or folder / run_folder.ENCODED)
+                    self.encoding.keep(self.encoded_folder or folder / unfinished.ENCODED)
             log.cut_back(-1 if self.resumed_from is None else self.resumed_from.step)
             yield folder, log
 
@@ -201,7 +202,7 @@ class Job:
         assert self.folder is not None
         if (self.folder / MANIFEST).is_file():
             raise finished(self.folder)
-        checkpoints = self.folder / run_folder.CHECKPOINTS
+        checkpoints = self.folder / unfinished.CHECKPOINTS
         self.resumed_from, _ = newest_whole(checkpoints)
         forget_after(checkpoints, -1 if self.resumed_from is None else self.resumed_from.step)
 
@@ -344,10 +345,10 @@ class Job:
         shares = Shares(self.model, self.anatomy) if is_sharded(self.plan) else None
         if shares is not None:
             shares.deal(self.plan, accelerator)
-        states = self.states_folder or folder / run_folder.STATES
+        states = self.states_folder or folder / unfinished.STATES
         if before := getattr(self.intake.task, "before_training", None):
             with self.watch("the teacher's answers"):
-                before(self.examples["train"], self.teacher_folder or folder / run_folder.TEACHER, accelerator.device)
+                before(self.examples["train"], self.teacher_folder or folder / unfinished.TEACHER, accelerator.device)
         self._ask_parent(accelerator.device)
         with (
             as_computed(self.plan, self.model),
@@ -357,7 +358,7 @@ class Job:
             for event in training_events(
                 self.plan,
                 material,
-                folder / run_folder.CHECKPOINTS,
+                folder / unfinished.CHECKPOINTS,
                 accelerator,
                 checkpoint=self.resumed_from,
                 stop_signal=stop_signal,
@@ -420,7 +421,7 @@ class Job:
                 "the same files and versions",
             )
         if accelerator.process_index > 0:
-            checkpoints = Path(first) / run_folder.CHECKPOINTS
+            checkpoints = Path(first) / unfinished.CHECKPOINTS
             self.resumed_from = None if step is None else checkpoint_at(checkpoints, step)
         return Path(first)
 
@@ -457,7 +458,7 @@ class Job:
             speed={**self._speed, "stages": dict(self.watch.seconds)},
             files={} if self.own_files is None else self.own_files(),
         )
-        save_bundle(self.folder, contents, leave_out=run_folder.WORKING)
+        save_bundle(self.folder, contents, leave_out=unfinished.WORKING)
         run_folder.clear(self.folder)
         own = None if self.plan.task in TASKS else getattr(self.intake.task, "inner", self.intake.task)
         self.bundle = load(self.folder, verify=False, task=own)

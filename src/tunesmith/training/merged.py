@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.adapters import demand_apart
 from tunesmith.bundle.atomic import write_file, write_json, write_manifest
 from tunesmith.bundle.compare import compare_on, names_of
@@ -28,7 +29,6 @@ from tunesmith.methods import find_method
 from tunesmith.methods.delta import Adapter, put_adapter, take_adapter
 from tunesmith.methods.merging import METHODS, LowRank, merge_low_rank, read_low_rank
 from tunesmith.models.build import build_model, read_config
-from tunesmith.training import folder as run_folder
 from tunesmith.training.job import Job
 from tunesmith.training.prepare import prepare
 from tunesmith.training.recipe import Recipe, make_recipe, read_recipe
@@ -267,4 +267,4 @@ def _note(made: Merged, bundles: Sequence[Bundle]) -> None:
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     write_file(folder / "recipe.yaml", f"# not trained, but made by: {command}\n{recipe}")
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_manifest(folder, leave_out=run_folder.WORKING, id=made.bundle.id, created=created)
+    write_manifest(folder, leave_out=unfinished.WORKING, id=made.bundle.id, created=created)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST
 from tunesmith.errors import BundleProblem, PlanProblem
 from tunesmith.methods import Known, dealt_by, find_method, learnt_task, own_task, resolve_options
@@ -194,10 +195,10 @@ def prepare_resume(path: str | Path, *, memo: Memo | None = None) -> Job:
     kept = read_plan(folder)
     if recipe.threads == AUTO:
         recipe = dataclasses.replace(recipe, threads=kept.threads)
-    job = prepare(recipe, memo=memo, encoded=folder / run_folder.ENCODED, copies=folder / run_folder.COPIES)
+    job = prepare(recipe, memo=memo, encoded=folder / unfinished.ENCODED, copies=folder / unfinished.COPIES)
     job.remarks += demand_same(kept, job.plan, folder)
     job.plan, job.folder, job.is_resumed = kept, folder, True
-    job.resumed_from, passed = newest_whole(folder / run_folder.CHECKPOINTS)
+    job.resumed_from, passed = newest_whole(folder / unfinished.CHECKPOINTS)
     job.remarks += [f"{sentence}; going back to an older one" for sentence in passed]
     if job.resumed_from is None:
         job.remarks.append("there is no checkpoint to go on from: starting at step 0")

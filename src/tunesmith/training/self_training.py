@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import data
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST, promote, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
@@ -202,7 +203,7 @@ class SelfTraining:
         }
         final = self.folder / ROUNDS / "final"
         shutil.rmtree(final, ignore_errors=True)
-        shutil.copytree(best.path, final, ignore=shutil.ignore_patterns(*run_folder.WORKING))
+        shutil.copytree(best.path, final, ignore=shutil.ignore_patterns(*unfinished.WORKING))
         tell(final, self.account, self.recipe_text, seconds=self._clock())
         promote(final, self.folder)
         shutil.rmtree(self.folder / ROUNDS, ignore_errors=True)
@@ -252,7 +253,7 @@ def prepare_self_training(recipe: Recipe, *, folder: Path | None = None) -> Self
 
 def _kept(folder: Path) -> dict[str, Path]:
     """Give where an earlier start of a round has kept what need not be made again."""
-    return {"encoded": folder / run_folder.ENCODED, "copies": folder / run_folder.COPIES}
+    return {"encoded": folder / unfinished.ENCODED, "copies": folder / unfinished.COPIES}
 
 
 def _demand_method(name: str) -> None:

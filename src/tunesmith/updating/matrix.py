@@ -3,6 +3,7 @@
 `matrix[i][j]` is the score of the model after update i on the test rows that update j brought (0: the first training).
 The measures are Lopez-Paz & Ranzato's (2017, section 2) as Avalanche computes them: forgetting of a set is its first
 score minus its last (Chaudhry et al. 2018 take the best instead of the first), and backward transfer is minus its mean.
+What could not be measured is None, and no mean counts it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Lineage:
     metric: str
     base: str  # base model of the first training, as it was named
     steps: tuple[Step, ...]
-    matrix: tuple[tuple[float, ...], ...]  # row i: after step i, on the test sets 0..i
+    matrix: tuple[tuple[float | None, ...], ...]  # row i: after step i, on the test sets 0..i
     test_rows: tuple[int, ...]  # of each test set
     before: tuple[float | None, ...] = ()  # of each set: the score just before its rows were learnt; None for step 0
     untrained: tuple[float | None, ...] = ()  # of each set: the score of the base model with a head as it was drawn
@@ -51,35 +52,35 @@ class Lineage:
     @property
     def average(self) -> float:
         """The mean of the last row."""
-        return sum(self.matrix[-1]) / len(self.matrix[-1])
+        return _mean(self.matrix[-1]) or 0.0
 
     @property
-    def forgetting(self) -> tuple[float, ...]:
+    def forgetting(self) -> tuple[float | None, ...]:
         """For each test set but the newest: its first score minus its last; above 0 it has become worse."""
         better = goodness(self.metric, 1.0)  # -1 where lower is better
-        return tuple(
-            better * (self.matrix[place][place] - self.matrix[-1][place]) for place in range(len(self.steps) - 1)
-        )
+        pairs = [(self.matrix[place][place], self.matrix[-1][place]) for place in range(len(self.steps) - 1)]
+        return tuple(None if first is None or last is None else better * (first - last) for first, last in pairs)
 
     @property
-    def mean_forgetting(self) -> float:
-        """The mean over the old sets; 0 where there is none."""
-        return sum(self.forgetting) / len(self.forgetting) if self.forgetting else 0.0
+    def mean_forgetting(self) -> float | None:
+        """The mean over the old sets; 0 where there is none, None where none could be measured again."""
+        return _mean(self.forgetting) if self.forgetting else 0.0
 
     @property
-    def backward_transfer(self) -> float:
+    def backward_transfer(self) -> float | None:
         """Minus the mean forgetting: above 0, learning the new has helped the old."""
-        return -self.mean_forgetting
+        return None if self.mean_forgetting is None else -self.mean_forgetting
 
     @property
     def forward_transfer(self) -> float | None:
         """How much better than untrained the model did on sets before their rows were learnt; None where unknown."""
         pairs = zip(self.before[1:], self.untrained[1:], strict=True)
         better = goodness(self.metric, 1.0)
-        known = [
-            better * (before - untrained) for before, untrained in pairs if before is not None and untrained is not None
+        gains = [
+            None if before is None or untrained is None else better * (before - untrained)
+            for before, untrained in pairs
         ]
-        return sum(known) / len(known) if known else None
+        return _mean(gains)
 
     @property
     def summary(self) -> dict[str, float | None]:
@@ -90,6 +91,11 @@ class Lineage:
             "backward_transfer": self.backward_transfer,
             "forward_transfer": self.forward_transfer,
         }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def read_lineage(bundle: Bundle) -> Lineage | None:
@@ -130,7 +136,7 @@ def first_lineage(bundle: Bundle, score: float, rows: int) -> Lineage:
 def with_step(
     lineage: Lineage,
     step: Step,
-    scores: Sequence[float],
+    scores: Sequence[float | None],
     *,
     test_rows: int,
     before: float | None,
@@ -141,7 +147,7 @@ def with_step(
     Args:
         lineage: Of the parent.
         step: What was done.
-        scores: Of the new model on every test set, its own last.
+        scores: Of the new model on every test set, its own last; None where its rows are gone.
         test_rows: Of its own test set.
         before: The parent's score on it.
         untrained: The score of the base model with a head as it was drawn, on it.

@@ -21,8 +21,6 @@ class Strategy:
 
 
 AUTO = "auto"
-NOTE = "update.json"
-"""In `rows/` of an update on its way, and in its bundle: all that is needed to go on after a crash, and no row."""
 
 STRATEGIES = {
     "replay": Strategy("new rows mixed with kept old ones (the default)", True),

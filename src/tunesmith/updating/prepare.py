@@ -19,6 +19,7 @@ from tunesmith import data
 from tunesmith.bundle.atomic import MANIFEST, explain_os_errors, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.bundle.members import demand_single
+from tunesmith.bundle.unfinished import NOTE, ROWS
 from tunesmith.data.mask import Masker
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.data.replay import KeptRow, masked, reservoir, thinned, write_kept
@@ -27,12 +28,11 @@ from tunesmith.errors import BundleProblem, DataProblem, PlanProblem
 from tunesmith.methods import find_method, is_trained
 from tunesmith.tasks import Task
 from tunesmith.tasks.batching import steps_per_epoch
-from tunesmith.training import folder as run_folder
 from tunesmith.training.plan import choose_batch_size, choose_epochs
 from tunesmith.training.recipe import AUTO, make_recipe, read_recipe
 from tunesmith.types import Feedback
 from tunesmith.updating import matrix
-from tunesmith.updating.options import NOTE, STRATEGIES, Strategy, UpdateOptions
+from tunesmith.updating.options import STRATEGIES, Strategy, UpdateOptions
 from tunesmith.updating.rows import (
     Rows,
     key_of,
@@ -101,7 +101,7 @@ def prepare_update(run: str | Path, options: UpdateOptions, *, feedback: Iterabl
     if options.strategy == AUTO and strategy == "distil" and not mix.missing_share:
         strategy = "replay"
     folder = _folder(bundle, options)
-    rows = folder / run_folder.ROWS
+    rows = folder / ROWS
     with explain_os_errors(rows, "making the folder of the update's rows"):
         rows.mkdir(parents=True, exist_ok=True)
     for name in ("train", "valid", "test"):
@@ -143,7 +143,7 @@ def resume_update(folder: str | Path, *, bundle: Bundle | None = None) -> Update
         BundleProblem: There is no unfinished update at this place.
     """
     folder = Path(folder)
-    path = folder / run_folder.ROWS / NOTE
+    path = folder / ROWS / NOTE
     if not path.is_file():
         raise BundleProblem(
             "there is no unfinished update here",
@@ -357,7 +357,7 @@ def _recipe_values(
     folder: Path,
 ) -> dict[str, Any]:
     """Give the candidate's recipe: the parent's, with what an update does otherwise, and what the person sets."""
-    rows = folder / run_folder.ROWS
+    rows = folder / ROWS
     plan, kind = bundle.plan, STRATEGIES[strategy]
     form = next(form for form in bundle.task.forms if set(form.needs) <= set(mix.train[0].cells))
     roles = [role for role in (*form.needs, *form.optional) if any(role in row.cells for row in mix.train)]

@@ -125,7 +125,8 @@ def forgetting(trial: Trial) -> Rule:
     lineage = read_lineage(trial.candidate.bundle)
     if not rule.passed or lineage is None or len(lineage.steps) < 2:
         return rule
-    lost = lineage.mean_forgetting
+    if (lost := lineage.mean_forgetting) is None:
+        return rule
     variances = [
         (first * (1 - first) + last * (1 - last)) / max(1, rows)
         for first, last, rows in zip(
@@ -134,7 +135,7 @@ def forgetting(trial: Trial) -> Rule:
             lineage.test_rows,
             strict=False,
         )
-        if 0 <= first <= 1 and 0 <= last <= 1
+        if first is not None and last is not None and 0 <= first <= 1 and 0 <= last <= 1
     ]
     noise = 1.64 * sum(variances) ** 0.5 / max(1, len(variances))
     is_lost = lost > FORGETTING and lost - noise > 0

@@ -16,20 +16,19 @@ import numpy as np
 
 from tunesmith.bundle.kept_rows import record_of
 from tunesmith.bundle.load import Bundle
+from tunesmith.bundle.unfinished import NOTE, ROWS
 from tunesmith.bundle.updated import FILE
 from tunesmith.data.replay import FILE as KEPT
 from tunesmith.errors import TunesmithError
 from tunesmith.models.build import build_model, build_tokenizer, read_config
 from tunesmith.models.find import find_base
 from tunesmith.training import consolidation
-from tunesmith.training import folder as run_folder
 from tunesmith.training.job import Job
 from tunesmith.training.measure import Yardstick
 from tunesmith.training.prepare import prepare, prepare_resume
 from tunesmith.training.recipe import Recipe
 from tunesmith.types import Event, Plan, Record
 from tunesmith.updating import matrix
-from tunesmith.updating.options import NOTE
 from tunesmith.updating.rows import key_of, old_rows, records_of
 
 TRAINED_ON = "trained_on.json"
@@ -89,7 +88,7 @@ class Update:
     def files(self) -> dict[str, bytes]:
         """Give what the bundle holds beside the model: lineage, kept rows, keys of texts, perhaps a Fisher."""
         assert self.job.folder is not None
-        rows = self.job.folder / run_folder.ROWS
+        rows = self.job.folder / ROWS
         self.lineage = self._lineage()
         kept = (rows / KEPT).read_bytes()
         note = (json.dumps(self.note, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
@@ -129,7 +128,7 @@ class Update:
         return matrix.with_step(
             before,
             step,
-            [mine.get(each, before.matrix[-1][each] if each < number else 0.0) for each in range(number + 1)],
+            [mine.get(each) for each in range(number + 1)],
             test_rows=len(own),
             before=theirs.get(number),
             untrained=self._untrained([test[place] for place in own]) if own else None,

@@ -25,10 +25,9 @@ from filelock import FileLock, Timeout
 from tunesmith.bundle.atomic import MANIFEST, explain_os_errors
 from tunesmith.bundle.names import folder_of
 from tunesmith.bundle.registry import Registry, Version
+from tunesmith.bundle.unfinished import NOTE, ROWS
 from tunesmith.errors import MachineProblem, RegistryProblem, TunesmithError
-from tunesmith.training.folder import ROWS
 from tunesmith.types import to_json
-from tunesmith.updating.options import NOTE
 
 _LEAST_ROWS = 10  # of a scheduled update
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 6 * 3600.0

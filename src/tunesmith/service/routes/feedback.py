@@ -81,8 +81,9 @@ def add_routes(app: FastAPI) -> None:
         parts = parts_of(request)
         gone, erased = await parts.demand_keeper().delete_subject(subject, parts.registry)
         names = ("answers", "feedback", "bundles", "backups", "is_overwritten", "remark")
-        versions = [{"model": each.name, "version": each.number, "rows": each.rows} for each in erased]
-        return json_response({**{name: to_json(getattr(gone, name)) for name in names}, "versions": versions})
+        versions = [{"model": each.name, "version": each.number, "rows": each.rows} for each in erased if each.name]
+        found = {**{name: to_json(getattr(gone, name)) for name in names}, "versions": versions}
+        return json_response({**found, "other_runs": len(erased) - len(versions)})
 
 
 def _opinion(body: FeedbackRequest, answered: Any) -> bool | None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.bundle import unfinished
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json
 from tunesmith.bundle.load import Bundle, load
 from tunesmith.errors import BundleProblem, PlanProblem, Stopped
@@ -98,9 +99,9 @@ class Together:
             write_file(folder / FILE, self.file.text)
             write_json(folder / "plan.json", self.plan)
             return None
-        checkpoint, passed = newest_whole(folder / run_folder.CHECKPOINTS)
+        checkpoint, passed = newest_whole(folder / unfinished.CHECKPOINTS)
         self.remarks += [f"{sentence}; going back to an older one" for sentence in passed]
-        forget_after(folder / run_folder.CHECKPOINTS, -1 if checkpoint is None else checkpoint.step)
+        forget_after(folder / unfinished.CHECKPOINTS, -1 if checkpoint is None else checkpoint.step)
         return checkpoint
 
     def _train(self, folder: Path, checkpoint: Checkpoint | None, stop_signal: Callable[[], int]) -> Iterator[Event]:
@@ -113,7 +114,7 @@ class Together:
             yield from training_events(
                 self.plan,
                 material,
-                folder / run_folder.CHECKPOINTS,
+                folder / unfinished.CHECKPOINTS,
                 accelerator,
                 checkpoint=checkpoint,
                 stop_signal=stop_signal,
@@ -252,7 +253,7 @@ def resume_together(path: str | Path) -> Together:
     found = prepare_together(file)
     found.remarks += demand_same(kept, found.plan, folder)
     found.plan, found.folder, found.is_resumed = kept, folder, True
-    checkpoint, _ = newest_whole(folder / run_folder.CHECKPOINTS)
+    checkpoint, _ = newest_whole(folder / unfinished.CHECKPOINTS)
     step = 0 if checkpoint is None else checkpoint.step
     found.remarks.append(f"going on from step {step} of {kept.steps}")
     return found
