@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -13,14 +14,16 @@ from usual_rows import make_reference, mixed, rows
 from tunesmith.monitoring.alarm import Alarm
 from tunesmith.monitoring.alerts import read_rules
 from tunesmith.monitoring.catalogue import METRICS, SHARES
-from tunesmith.monitoring.drift import Null
+from tunesmith.monitoring.drift import DEALS, Null
 from tunesmith.monitoring.monitor import Monitor, Pace
 from tunesmith.monitoring.observed import Observed
 from tunesmith.monitoring.reference import Reference, read_reference, reference_of_served
 from tunesmith.monitoring.worker import Worker
 
 QUICK = Pace(window_rows=200, hop_rows=100, first_rows=300, rows_at_once=1000, permutations=5)
-NULL = Null((600, 200), (0.497, 0.038), (0.102, 0.031))  # as `calibrate_domain` found it for these numbers of rows
+NULL = Null(
+    (600, 200), (0.5, 0.032), (0.104, 0.021), deals=DEALS
+)  # as `calibrate_domain` found it for these numbers of rows
 
 
 def watching(reference: Reference | None, **options) -> Monitor:
@@ -144,6 +147,17 @@ def test_windows_counts_judgements_and_alerts_survive_a_restart(reference, tmp_p
     assert np.array_equal(second.window.vectors_ND, first.window.vectors_ND)
     second.observe(rows(200, 27))
     assert not second.alerts()
+
+
+@pytest.mark.parametrize(("deals", "is_taken_up"), [(DEALS, True), (1, False)])
+def test_the_spread_of_scores_is_taken_up_if_they_are_still_made_so(reference, tmp_path, deals, is_taken_up):
+    path = tmp_path / "state.safetensors"
+    first = watching(reference, state=path)
+    first._null = dataclasses.replace(NULL, deals=deals)
+    first.observe(rows(250, 28))
+    first.close()
+    again = Monitor("reviews", reference, pace=QUICK, state=path, in_background=False)
+    assert (again._null is not None) is is_taken_up
 
 
 def test_another_bundle_begins_anew(reference, tmp_path):

@@ -21,7 +21,7 @@ from tunesmith.monitoring import page
 from tunesmith.monitoring.accuracy import Accuracy
 from tunesmith.monitoring.alarm import Alarm
 from tunesmith.monitoring.alerts import Alert, Window, read_rules
-from tunesmith.monitoring.drift import Finding, Null, calibrate_domain, can_tell_domains, compare
+from tunesmith.monitoring.drift import DEALS, Finding, Null, calibrate_domain, can_tell_domains, compare
 from tunesmith.monitoring.embedding import TokenTable
 from tunesmith.monitoring.kept import Kept, read_kept, write_kept
 from tunesmith.monitoring.observed import Observed
@@ -423,7 +423,8 @@ class Monitor:
             for right, confidence in later:
                 self.accuracy.add(right, confidence)
         if kept.reference_at == reference.at:
-            self.window, self._null = kept.window, kept.null
+            self.window = kept.window
+            self._null = kept.null if kept.null is not None and kept.null.deals == DEALS else None
         self.timeline.extend(kept.timeline)
         self.alarm.restore(kept.alarm)
 
