@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import os
 import sys
 from collections import Counter
 from typing import Any
@@ -29,7 +30,7 @@ CHECKS = [
     checks.negative_data_rejection,
 ]
 QUICK = 5  # examples of each operation and mode
-MANY = 120
+MANY = int(os.environ.get("TUNESMITH_FUZZ", "120"))  # of the slow tests: 2,600 make 100,000 requests of both modes
 SERVED = ["reviews", "stories", "helpdesk", "pairs"]
 
 

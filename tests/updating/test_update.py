@@ -64,7 +64,7 @@ def world(toy_base, tmp_path_factory):
 
 def options(world, folder, strategy="auto", **changes):
     _, paths = world
-    values = {"strategy": strategy, "data": paths["new"], "test": paths["new-test"], "recipe": QUICK}
+    values = {"strategy": strategy, "data": paths["new"], "test": paths["new-test"], "recipe": QUICK, "replay_least": 0}
     return UpdateOptions(**{**values, "out": str(folder / "candidate"), **changes})
 
 
@@ -107,6 +107,16 @@ def test_where_every_old_row_is_replayed_the_parent_is_not_asked(world, tmp_path
     assert (update.note["strategy"], update.plan.options["distil"]) == ("replay", 0.0)
     asked = prepare_update(run.path, options(world, tmp_path / "asked", "distil", replay_rows=1000))
     assert (asked.note["strategy"], asked.plan.options["distil"]) == ("distil", 1.0)
+
+
+def test_a_small_file_is_replayed_whole_and_weights_are_measured_once_at_the_end(world, tmp_path):
+    run, _ = world
+    recipe = {"threads": 1}
+    update = prepare_update(run.path, options(world, tmp_path, recipe=recipe, replay_least=2000))
+    assert update.note["replayed"] == run.plan.data["train"]
+    assert update.plan.options["eval_steps"] == update.plan.steps
+    few = prepare_update(run.path, options(world, tmp_path / "few", recipe=recipe, replay_rows=5))
+    assert few.note["replayed"] < run.plan.data["train"] / 2
 
 
 def test_the_new_is_learnt_and_the_old_is_kept(world, grown):

@@ -44,13 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default=AUTO, metavar="X", help=f"auto, or {strategies}")
     parser.add_argument("--compare", default="", metavar="X,Y", help="make these strategies' runs too, and one table")
     parser.add_argument(
-        "--replay-rows", type=int, default=usual.replay_rows, metavar="N", help="old rows of each label"
+        "--replay-rows",
+        type=int,
+        metavar="N",
+        help=f"old rows of each label (default: {usual.replay_rows}, more while all are below {usual.replay_least:,})",
     )
     parser.add_argument(
         "--per-person", type=int, default=usual.per_person, metavar="N", help="most rows of feedback from one person"
     )
     parser.add_argument(
-        "--cost", type=float, default=usual.cost, metavar="X", help="steps as a share of a full retrain's (0.2)"
+        "--cost",
+        type=float,
+        default=usual.cost,
+        metavar="X",
+        help=f"steps as a share of a full retrain's ({usual.cost:g})",
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any recipe key")
     parser.add_argument("--out", default="", metavar="RUN", help="run folder to make (default: RUN-v2 and so on)")
@@ -132,7 +139,7 @@ def _train(options: argparse.Namespace, output: Output) -> tuple[dict[str, Any],
         strategy=options.strategy,
         data=options.data,
         test=options.test,
-        replay_rows=options.replay_rows,
+        **_replay(options),
         per_person=options.per_person,
         cost=options.cost,
         out=options.out,
@@ -155,6 +162,11 @@ def _train(options: argparse.Namespace, output: Output) -> tuple[dict[str, Any],
     result = {"run": update.bundle.path, "lineage": update.lineage, "compared": _shown(update, others)}
     compared = [each.folder for each in others if each.folder is not None]
     return result, _Done(update.bundle.path, update.parent.path, feedback, compared)
+
+
+def _replay(options: argparse.Namespace) -> dict[str, int]:
+    """Give how many rows are replayed: what was asked for counts as it was said."""
+    return {} if options.replay_rows is None else {"replay_rows": options.replay_rows, "replay_least": 0}
 
 
 def _stop_with_parent() -> None:

@@ -56,8 +56,11 @@ def reservoir(
     seed: int,
     labels_of: Callable[[KeptRow], tuple[str, ...]],
     left: Collection[str] = (),
+    least: int = 0,
 ) -> list[KeptRow]:
     """Choose rows so that each label has `most_per_label` of them, or this share of its rows where that is more.
+
+    Where that would leave fewer than `least` rows in all, each label has its part of so many instead.
 
     Which rows are chosen depends on their ids and the seed alone: a row that leaves makes room for one other, and what
     was chosen before stays chosen as long as its label has room. Rows without labels count as one label.
@@ -68,8 +71,9 @@ def reservoir(
         share: Of each label's rows (0..1).
         seed: Of the choice.
         labels_of: The labels of a row; one that has several counts for its rarest.
-        left: Ids of rows that an earlier choice of this kind has left. Where a label has more than `most_per_label` of
-            them, each stands for as many rows as the share says.
+        left: Ids of rows that an earlier choice of this kind has left. Where they are more than `least`, and a label
+            has more than `most_per_label` of them, each stands for as many rows as the share says.
+        least: Rows in all that are kept where there are so many.
     """
     of_row = [labels_of(row) or ("",) for row in rows]
     counts: dict[str, int] = {}
@@ -80,11 +84,12 @@ def reservoir(
     for row, labels in zip(rows, of_row, strict=True):
         by_label.setdefault(min(labels, key=lambda label: (counts[label], label)), []).append(row)
     chosen: set[tuple[str, str]] = set()
-    earlier = set(left)
+    earlier, part = set(left), least // max(1, len(by_label))
     for some in by_label.values():
         drawn = sum(row.id in earlier for row in some)
-        seen = len(some) + (drawn / share - drawn if drawn > most_per_label and share else 0)
-        most = max(most_per_label, round(share * seen))
+        is_by_share = share and drawn > most_per_label and len(earlier) > least
+        seen = len(some) + (drawn / share - drawn if is_by_share else 0)
+        most = max(most_per_label, part, round(share * seen))
         chosen |= {(row.part, row.id) for row in sorted(some, key=lambda row: _lot(row, seed))[:most]}
     return [row for row in rows if (row.part, row.id) in chosen]
 

@@ -52,8 +52,9 @@ class UpdateOptions:
     test: str = ""  # rows to measure the new ones on; empty: a share of the new rows
     replay_rows: int = 20  # old rows of each label that are replayed, and kept for the next update; 0 keeps none
     replay_share: float = 0.05  # or this share of a label's rows, where that is more (0..1)
+    replay_least: int = 2000  # or its part of so many rows in all, where that is more: small files are kept whole
     per_person: int = 300  # rows of feedback that one person may give to one update: more are left out
-    cost: float = 0.2  # steps of the update as a share of those of a full retrain, unless the recipe says how many
+    cost: float = 0.15  # steps of the update as a share of those of a full retrain, unless the recipe says how many
     out: str = ""  # run folder; empty: RUN-v2 and so on
     recipe: Mapping[str, Any] = field(default_factory=dict)  # recipe keys that the person sets
 
@@ -71,7 +72,13 @@ class UpdateOptions:
                 where="--set",
                 do=f"leave {decided[0]} out" + ("; or --strategy retrain" if decided[0] == "model" else ""),
             )
-        for name, least, most in (("replay_rows", 0, 10**6), ("replay_share", 0, 1), ("per_person", 1, 10**9)):
+        bounds = {
+            "replay_rows": (0, 10**6),
+            "replay_share": (0, 1),
+            "replay_least": (0, 10**7),
+            "per_person": (1, 10**9),
+        }
+        for name, (least, most) in bounds.items():
             if not least <= getattr(self, name) <= most:
                 raise PlanProblem(
                     f"{name} is {getattr(self, name)}",

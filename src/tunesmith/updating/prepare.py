@@ -224,6 +224,7 @@ def _mixed(
             share=options.replay_share if options.replay_rows else 0.0,
             seed=bundle.plan.seed,
             labels_of=lambda row: labels_of(task, row),
+            least=options.replay_least if options.replay_rows else 0,
         )
 
     buffer = chosen(by_part["train"]) if old.is_whole else by_part["train"]
@@ -383,7 +384,9 @@ def _recipe_values(
         "metric": plan.options["metric"],
     }
     if not kind.starts_anew:
-        values |= {"epochs": AUTO, "max_steps": _steps(bundle, options, mix)}
+        steps = _steps(bundle, options, mix)
+        # Measured once, at the end: between, few validation rows would choose a model before its rate has come down.
+        values |= {"epochs": AUTO, "max_steps": steps, "eval_steps": steps}
         values |= {"head_learning_rate_factor": _FRESH_HEAD_FACTOR if is_grown else 1.0}
     usual = dict(kind.recipe)
     if strategy == "distil" and options.strategy == AUTO:
