@@ -63,6 +63,7 @@ def test_without_ray_the_command_that_installs_it_is_named():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.skipif(not HAS_RAY, reason="needs the extra ray")
 def test_ray_serve_answers_on_its_own_port(tmp_path):
     from ray import serve
