@@ -242,6 +242,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenario", choices=SCENARIOS, default="classes")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=2500, help="training rows of each step at most")
     parser.add_argument("--test-rows", type=int, default=900, help="test rows of each step at most")
     parser.add_argument(
@@ -251,7 +252,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
     found: list[Figures] = []
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         found += one_seed(given.scenario, given.folder, seed, given)
         if given.out:
             given.out.write_text(json.dumps([vars(each) for each in found], indent=2) + "\n", encoding="utf-8")

@@ -51,8 +51,9 @@ def test_a_share_is_of_all_rows_that_were_seen_and_not_of_those_that_were_left()
 
 def test_few_rows_are_kept_whole_and_many_share_the_room():
     some = rows({"a": 300, "b": 20, "c": 3, "d": 1000})
-    assert count_of(chosen(some, least=2000)) == {"a": 300, "b": 20, "c": 3, "d": 500}
-    assert count_of(chosen(some, least=400)) == {"a": 100, "b": 20, "c": 3, "d": 100}
+    assert count_of(chosen(some, least=2000)) == {"a": 300, "b": 20, "c": 3, "d": 1000}
+    assert count_of(chosen(some, least=1000)) == {"a": 300, "b": 20, "c": 3, "d": 677}
+    assert count_of(chosen(some, least=400)) == {"a": 188, "b": 20, "c": 3, "d": 189}
     first = chosen(rows({"a": 300, "b": 300}), least=200)
     new = [KeptRow(f"1-{label}{place}", "train", 1, {"label": label}) for label in "abcd" for place in range(50)]
     second = chosen([*first, *new], left={row.id for row in first}, least=200)

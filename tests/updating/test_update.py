@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 
 import toy_world
 import tunesmith
+from tunesmith.bundle.atomic import find_damage
+from tunesmith.bundle.erasing import delete_subject
 from tunesmith.bundle.load import load
+from tunesmith.bundle.registry import Registry
 from tunesmith.cli import main
 from tunesmith.data.feedback import open_store
 from tunesmith.data.replay import FILE as KEPT
@@ -317,6 +320,25 @@ def test_what_cannot_be_updated_says_why(world, tmp_path):
         prepare_update(run.path, options(world, tmp_path, out=str(run.path)))
     assert main(["update", str(run.path), "--resume", "x"]) == 2
     assert main(["update", str(tmp_path / "nothing"), "--data", paths["new"]]) == 2
+
+
+def test_after_a_deletion_no_byte_of_a_persons_rows_is_left_beside_the_weights(world, tmp_path):
+    run, _ = world
+    said = [feedback(number, f"w{number} m{number} t{number} anns own", corrected="weather") for number in range(30)]
+    url = f"sqlite:///{tmp_path / 'feedback.sqlite'}"
+    with open_store(url) as store:
+        for each in said:
+            store.add(dataclasses.replace(each, model="toy", subject="ann"))
+        asked = UpdateOptions(out=str(tmp_path / "candidate"), recipe=QUICK)
+        bundle = finished(prepare_update(run.path, asked, feedback=said))
+        store.mark_used(bundle.id, [each.id for each in said])
+        told = [path for path in bundle.path.rglob("*") if path.is_file() and b"anns own" in path.read_bytes()]
+        assert {path.name for path in told} >= {KEPT, "gain.json", "report.html"}, "else this proves nothing"
+        gone, (erased,) = delete_subject(store, "ann", registry=Registry(tmp_path / "registry"))
+    assert (gone.feedback, erased.run, erased.problem) == (30, bundle.path, "")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"anns own" in path.read_bytes()]
+    assert find_damage(bundle.path) == []
+    assert load(bundle.path).predict(["a1 a2"])[0].value in bundle.labels
 
 
 def test_an_update_whose_feedback_was_deleted_meanwhile_is_not_gone_on_with(world, tmp_path, capsys):

@@ -222,7 +222,7 @@ def _delete(options: argparse.Namespace, output: Output) -> None:
         else:
             gone, erased = store.delete_subject(options.subject), ()
     _tell(gone, output)
-    _tell_erased(erased, output)
+    _tell_erased(erased, registry, output)
 
 
 def _purge(options: argparse.Namespace, output: Output) -> None:
@@ -231,18 +231,13 @@ def _purge(options: argparse.Namespace, output: Output) -> None:
         raise PlanProblem("purge needs --older-than", where="command line", do=do)
     with _open(options) as store:
         gone = store.purge(age_seconds(options.older_than, "--older-than"))
+        erased: tuple[Erased, ...] = ()
+        if registry := _registry(options):
+            from tunesmith.bundle.erasing import erase_deleted
+
+            erased = erase_deleted(store, registry, beside=options.run)
     _tell(gone, output)
-    _erase(options, gone, output)
-
-
-def _erase(options: argparse.Namespace, gone: Deletion, output: Output) -> None:
-    """Take the same rows out of what updates keep, in the registry and beside the run."""
-    registry = _registry(options)
-    if not gone.feedback_ids or registry is None:
-        return
-    from tunesmith.bundle.erasing import erase_feedback
-
-    _tell_erased(erase_feedback(registry, gone.feedback_ids, beside=options.run), output)
+    _tell_erased(erased, registry, output)
 
 
 def _registry(options: argparse.Namespace) -> Registry | None:
@@ -251,13 +246,20 @@ def _registry(options: argparse.Namespace) -> Registry | None:
         return None
     from tunesmith.bundle.registry import Registry
 
+    if options.registry and not Path(options.registry).is_dir():
+        raise PlanProblem("there is no such registry", where=options.registry, do="name its folder: --registry FOLDER")
     return Registry(options.registry) if options.registry else Registry.beside(options.run)
 
 
-def _tell_erased(versions: Iterable[Erased], output: Output) -> None:
-    for erased in versions:
+def _tell_erased(runs: Iterable[Erased], registry: Registry | None, output: Output) -> None:
+    if registry is None:
+        output.remark("runs may keep these rows: do it again with RUN or --registry FOLDER")
+    for erased in runs:
         whose = f"version {erased.number} of '{erased.name}'" if erased.name else str(erased.run)
-        output.say(f"{whose}: {erased.rows} kept rows removed")
+        if erased.rows:
+            output.say(f"{whose}: {erased.rows} kept rows removed")
+        if erased.problem:
+            output.remark(f"{whose} could not be looked through: {erased.problem}; mend that, and do it again")
 
 
 def _tell(gone: Deletion, output: Output) -> None:

@@ -236,39 +236,42 @@ def _mark_used(options: argparse.Namespace, parent: Path, bundle: str, note: Map
 
 def _erase_deleted(options: argparse.Namespace, done: _Done, output: Output) -> None:
     """Take rows out of what was made whose feedback was deleted while it was trained: nobody could see it then."""
-    from tunesmith.bundle.erasing import erase_feedback
+    from tunesmith.bundle.erasing import erase_deleted, feedback_in
     from tunesmith.data.feedback.store import open_store
-    from tunesmith.data.replay import FILE, read_kept
 
-    files = [folder / FILE for folder in (done.folder, *done.others) if (folder / FILE).is_file()]
-    kept = {row.feedback for path in files for row in read_kept(path)} - {""}
-    if not kept:
+    if not any(map(feedback_in, (done.folder, *done.others))):
         return
     try:
         with open_store(_store(options, done.parent), may_create=False) as store:
-            gone = store.deleted_among(kept)
+            erased = erase_deleted(store, _registry(options, done), beside=done.folder)
     except StoreProblem as problem:
         output.say(f"note: kept rows came from a feedback store that cannot be asked what was deleted: {problem.what}")
         return
-    if rows := sum(each.rows for each in erase_feedback(_registry(options, done), gone, beside=done.folder)):
+    if rows := sum(each.rows for each in erased):
         output.say(f"note: {rows} kept rows are gone: their feedback was deleted meanwhile")
 
 
 def _demand_nothing_deleted(options: argparse.Namespace) -> None:
     """Refuse to go on with rows that were deleted since, and remove them."""
-    from tunesmith.bundle.erasing import erase_feedback
+    from tunesmith.bundle.erasing import erase_deleted, feedback_in
     from tunesmith.bundle.unfinished import NOTE, ROWS
     from tunesmith.data.feedback.store import open_store
 
     path = Path(options.resume) / ROWS / NOTE
     note = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not note.get("feedback"):
+    if not note:
         return
     folder, parent = Path(options.resume).absolute(), Path(note["parent"])
-    with open_store(_store(options, parent), may_create=False) as store:
-        gone = store.deleted_among(note["feedback"])
+    try:
+        with open_store(_store(options, parent), may_create=False) as store:
+            gone = store.deleted_among(feedback_in(folder))
+            if gone:
+                erase_deleted(store, _registry(options, _Done(folder, parent, ())), beside=folder)
+    except StoreProblem:
+        if note["feedback"]:
+            raise
+        return  # a file was learnt from, and there may never have been a store
     if gone:
-        erase_feedback(_registry(options, _Done(folder, parent, ())), gone, beside=folder)
         raise PlanProblem(
             f"{len(gone)} of the rows that this update was to learn from were deleted, and its rows are removed",
             where=options.resume,
@@ -317,7 +320,7 @@ def _table(update: Update, others: Sequence[Update]) -> Any:
     for line in _shown(update, others):
         table.add_row(
             str(line["strategy"]),
-            f"{100 * line['new']:.1f}",
+            "not measured" if line["new"] is None else f"{100 * line['new']:.1f}",
             f"{100 * line['average']:.1f}",
             "not measured" if line["forgetting"] is None else f"{100 * line['forgetting']:+.1f}",
             f"{line['seconds']:.0f} s",

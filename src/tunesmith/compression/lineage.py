@@ -14,13 +14,10 @@ from tunesmith.bundle.atomic import MANIFEST, TEMPORARY, sync, write_file, write
 from tunesmith.bundle.compressed import FILE, FORMAT
 from tunesmith.bundle.exported import FOLDER as EXPORTS
 from tunesmith.bundle.load import Bundle
-from tunesmith.bundle.report import render_report
+from tunesmith.bundle.report_again import report_again
 from tunesmith.bundle.unfinished import WORKING
-from tunesmith.bundle.updated import FILE as UPDATES
 from tunesmith.compression.measured import Step, as_table
 from tunesmith.models.find import hash_file
-from tunesmith.training.folder import Log
-from tunesmith.types import Gain, Inspection, Plan, from_json
 
 _LEFT_OUT = {*WORKING, EXPORTS, "evaluations", MANIFEST, FILE}
 
@@ -81,7 +78,7 @@ def write_lineage(
         "steps": as_table(steps),
     }
     write_json(folder / FILE, content)
-    _report(folder, content)
+    write_file(folder / "report.html", report_again(folder, created=str(content["created"])))
     _card(folder, content)
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     write_file(folder / "recipe.yaml", f"# one step of: {command}\n{recipe}")
@@ -94,33 +91,6 @@ def write_lineage(
 def _entry(path: Path) -> dict[str, Any]:
     sync(path)
     return {"sha256": hash_file(path), "bytes": path.stat().st_size}
-
-
-def _report(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the run's report anew, with what compression did."""
-
-    def read(name: str, kind: Any = None) -> Any:
-        path = folder / name
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return found if kind is None or found is None else from_json(kind, found)
-
-    gain = read("gain.json", Gain)
-    details = {**gain.after.details, "compression": content}
-    if lineage := read(UPDATES):
-        details["lineage"] = lineage
-    report = render_report(
-        name=str(read("bundle.json")["name"]),
-        scores=dataclasses.replace(gain.after, details=details),
-        gain=gain,
-        plan=read("plan.json", Plan),
-        events=tuple(Log(folder).read()),
-        inspection=read("data.json", Inspection),
-        recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        created=str(content["created"]),
-        speed=read("speed.json"),
-        attempts=read("attempts.json") or (),
-    )
-    write_file(folder / "report.html", report)
 
 
 def _card(folder: Path, content: Mapping[str, Any]) -> None:

@@ -60,7 +60,8 @@ def reservoir(
 ) -> list[KeptRow]:
     """Choose rows so that each label has `most_per_label` of them, or this share of its rows where that is more.
 
-    Where that would leave fewer than `least` rows in all, each label has its part of so many instead.
+    Where that would leave fewer than `least` rows in all, labels share so many instead: what one with few rows does not
+    need of its part, those with more have.
 
     Which rows are chosen depends on their ids and the seed alone: a row that leaves makes room for one other, and what
     was chosen before stays chosen as long as its label has room. Rows without labels count as one label.
@@ -84,8 +85,10 @@ def reservoir(
     for row, labels in zip(rows, of_row, strict=True):
         by_label.setdefault(min(labels, key=lambda label: (counts[label], label)), []).append(row)
     chosen: set[tuple[str, str]] = set()
-    earlier, part = set(left), least // max(1, len(by_label))
-    for some in by_label.values():
+    earlier, room = set(left), least
+    for place, some in enumerate(sorted(by_label.values(), key=len)):
+        part = room // (len(by_label) - place)
+        room -= min(part, len(some))
         drawn = sum(row.id in earlier for row in some)
         is_by_share = share and drawn > most_per_label and len(earlier) > least
         seen = len(some) + (drawn / share - drawn if is_by_share else 0)

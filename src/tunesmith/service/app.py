@@ -15,7 +15,6 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from tunesmith import __version__
-from tunesmith.bundle.erasing import erase_feedback
 from tunesmith.bundle.registry import Registry
 from tunesmith.data.feedback import open_store
 from tunesmith.data.mask import Masker
@@ -165,8 +164,11 @@ async def _care(parts: Parts, keeper: Keeper) -> None:
         try:
             if settings.retention_days:
                 gone = await keeper.purge(settings.retention_days * 86_400)
-                erased = await asyncio.to_thread(erase_feedback, parts.registry, gone.feedback_ids)
-                parts.log.write("purged", answers=gone.answers, feedback=gone.feedback, versions=len(erased))
+                erased = await keeper.erase_deleted(parts.registry)
+                failed = sum(bool(each.problem) for each in erased)
+                parts.log.write(
+                    "purged", answers=gone.answers, feedback=gone.feedback, runs=len(erased), not_reached=failed
+                )
             if settings.backup_hours and settings.backups is not None:
                 made = await keeper.back_up(settings.backups, every_seconds=settings.backup_hours * 3600)
                 if made is not None:

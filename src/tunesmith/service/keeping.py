@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tunesmith.bundle.erasing import Erased, delete_subject
+from tunesmith.bundle.erasing import Erased, delete_subject, erase_deleted
 from tunesmith.bundle.registry import Registry
 from tunesmith.data.feedback.backup import backup_if_due
 from tunesmith.data.feedback.store import Answered, Deletion, FeedbackStore
@@ -120,6 +120,10 @@ class Keeper:
             return delete_subject(self._store, subject, registry=registry)
 
         return await self._in_thread(delete)
+
+    async def erase_deleted(self, registry: Registry) -> tuple[Erased, ...]:
+        """Remove the rows of deleted feedback from what runs keep."""
+        return await self._in_thread(lambda: erase_deleted(self._store, registry))
 
     async def purge(self, older_than_seconds: float) -> Deletion:
         """Remove everything that is older."""

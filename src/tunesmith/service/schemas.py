@@ -154,6 +154,7 @@ class DeletionReply(BaseModel):
     remark: str
     versions: list[CleanedVersion] = Field(description="whose kept rows were removed too")
     other_runs: int = Field(description="runs that are no version, whose kept rows were removed too")
+    not_reached: int = Field(description="runs that could not be looked through: their folders want mending")
 
 
 class LoadRequest(Strict):

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.bundle.atomic import MANIFEST, write_file, write_json, write_manifest
-from tunesmith.bundle.report import render_report
+from tunesmith.bundle.report_again import report_again
 from tunesmith.metrics import LOWER_IS_BETTER, NO_SHARE
-from tunesmith.training import folder as run_folder
 from tunesmith.training.pseudo_labels import Pseudo
-from tunesmith.types import Difference, Gain, Inspection, Plan, from_json, to_json
+from tunesmith.types import Difference, Gain, Plan, from_json, to_json
 
 DETAIL = "self_training"
 """The key of the scores' details under which the account of all rounds stands."""
@@ -90,16 +89,5 @@ def tell(folder: Path, account: Mapping[str, Any], recipe: str, *, seconds: floa
     (folder / MANIFEST).unlink()
     write_json(folder / "gain.json", gain)
     write_file(folder / "recipe.yaml", recipe)
-    report = render_report(
-        name=facts["name"],
-        scores=after,
-        gain=gain,
-        plan=plan,
-        events=tuple(run_folder.Log(folder).read()),
-        inspection=from_json(Inspection, read("data.json")),
-        recipe=recipe,
-        created=facts["created"],
-        speed=read("speed.json"),
-    )
-    write_file(folder / "report.html", report)
+    write_file(folder / "report.html", report_again(folder))
     write_manifest(folder, id=plan.id, created=facts["created"])

@@ -386,7 +386,7 @@ def _recipe_values(
     if not kind.starts_anew:
         steps = _steps(bundle, options, mix)
         # Measured once, at the end: between, few validation rows would choose a model before its rate has come down.
-        values |= {"epochs": AUTO, "max_steps": steps, "eval_steps": steps}
+        values |= {"epochs": AUTO, "max_steps": steps, "eval_steps": options.recipe.get("max_steps", steps)}
         values |= {"head_learning_rate_factor": _FRESH_HEAD_FACTOR if is_grown else 1.0}
     usual = dict(kind.recipe)
     if strategy == "distil" and options.strategy == AUTO:

@@ -139,7 +139,8 @@ def forgetting(trial: Trial) -> Rule:
     ]
     noise = 1.64 * sum(variances) ** 0.5 / max(1, len(variances))
     is_lost = lost > FORGETTING and lost - noise > 0
-    reason = f"{100 * lost:+.1f} points forgotten over {len(lineage.steps) - 1} earlier test sets, since each was new"
+    count = sum(each is not None for each in lineage.forgetting)
+    reason = f"{100 * lost:+.1f} points forgotten over {count} earlier test sets, since each was new"
     return Rule("forgetting", not is_lost, reason, lost, FORGETTING)
 
 

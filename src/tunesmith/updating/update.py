@@ -19,7 +19,7 @@ from tunesmith.bundle.load import Bundle
 from tunesmith.bundle.unfinished import NOTE, ROWS
 from tunesmith.bundle.updated import FILE
 from tunesmith.data.replay import FILE as KEPT
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import DataProblem, TunesmithError
 from tunesmith.models.build import build_model, build_tokenizer, read_config
 from tunesmith.models.find import find_base
 from tunesmith.training import consolidation
@@ -67,7 +67,14 @@ class Update:
         return (*self.note["remarks"], *self.job.remarks)
 
     def run(self, stop_signal: Callable[[], int] = lambda: 0) -> Iterator[Event]:
-        """Train, measure and keep the candidate; raises as `Job.run` does."""
+        """Train, measure and keep the candidate; raises as `Job.run` does, and where its rows are gone."""
+        rows = Path(self.job.recipe.data).parent
+        if not (rows / NOTE).is_file():
+            raise DataProblem(
+                "rows that this update was to learn from were deleted meanwhile",
+                where=str(rows),
+                do=f"start it again: tunesmith update {self.parent.path}",
+            )
         yield from self.job.run(stop_signal)
 
     def with_parent(self, naive: Yardstick) -> Yardstick:
@@ -90,7 +97,7 @@ class Update:
         assert self.job.folder is not None
         rows = self.job.folder / ROWS
         self.lineage = self._lineage()
-        kept = (rows / KEPT).read_bytes()
+        kept = (rows / KEPT).read_bytes() if (rows / KEPT).is_file() else b""  # deleted in this very moment
         note = (json.dumps(self.note, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
         found = {FILE: matrix.write_lineage(self.lineage), TRAINED_ON: self._keys(), NOTE: note}
         if kept:

@@ -81,9 +81,11 @@ def add_routes(app: FastAPI) -> None:
         parts = parts_of(request)
         gone, erased = await parts.demand_keeper().delete_subject(subject, parts.registry)
         names = ("answers", "feedback", "bundles", "backups", "is_overwritten", "remark")
-        versions = [{"model": each.name, "version": each.number, "rows": each.rows} for each in erased if each.name]
+        changed = [each for each in erased if each.rows]
+        versions = [{"model": each.name, "version": each.number, "rows": each.rows} for each in changed if each.name]
         found = {**{name: to_json(getattr(gone, name)) for name in names}, "versions": versions}
-        return json_response({**found, "other_runs": len(erased) - len(versions)})
+        not_reached = sum(bool(each.problem) for each in erased)
+        return json_response({**found, "other_runs": len(changed) - len(versions), "not_reached": not_reached})
 
 
 def _opinion(body: FeedbackRequest, answered: Any) -> bool | None:
