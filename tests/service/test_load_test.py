@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from tunesmith.cli.bench_serve import _processor_times, _remarks
 from tunesmith.service.load_test import Target, ask_closed, ask_open, batches_of
 
 
@@ -90,6 +91,19 @@ def test_batches_are_read_from_the_metrics():
     text = f"{buckets}tunesmith_batch_rows_count 7.0\ntunesmith_batch_rows_sum 31.0\n"
     assert batches_of(text) == (7, 31)
     assert batches_of("") == (0, 0)
+
+
+def test_what_failed_and_a_busy_host_are_told():
+    stage = {"name": "half", "failed": {"not sent": 12, "500": 1}, "stolen_share": 0.44}
+    found = _remarks({"stages": [{"name": "capacity", "failed": {}, "stolen_share": 0.01}, stage]})
+    assert found[0] == "half: failed: 12 not sent, 1 500"
+    assert found[1].startswith("half: the host took 44% of the cores' time")
+    assert len(found) == 2
+
+
+def test_processor_times_pass():
+    (_, before), (_, after) = _processor_times(), _processor_times()
+    assert 0 < before <= after
 
 
 @pytest.mark.slow

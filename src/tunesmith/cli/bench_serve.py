@@ -30,6 +30,7 @@ from tunesmith.errors import MachineProblem, PlanProblem
 if TYPE_CHECKING:
     from tunesmith.service.load_test import Stage, Target
 
+_MUCH_STOLEN = 0.05  # of the cores' time, from where on it is said
 _WARM_SECONDS = 3.0
 _START_SECONDS = 300.0
 _PASSED_ON = ("workers", "threads", "engine", "batch_rows", "batch_tokens", "queue_rows", "max_wait_ms")
@@ -73,12 +74,20 @@ def _measure(target: Target, options: argparse.Namespace, process: int, output: 
 
     def ask(stage: Any, note: str) -> Stage:
         output.say(note)
-        before = batches_of(_get(f"{target.url}/metrics"))
+        before, times = batches_of(_get(f"{target.url}/metrics")), _processor_times()
         found: Stage = asyncio.run(stage)
         after = batches_of(_get(f"{target.url}/metrics"))
         rows = (after[1] - before[1]) / max(1, after[0] - before[0])
         memory.append(_memory_mib(process))
-        stages.append({**found.to_json(), "rows_in_batch": rows, "memory_mib": memory[-1]})
+        taken, passed = (now - then for now, then in zip(_processor_times(), times, strict=True))
+        stages.append(
+            {
+                **found.to_json(),
+                "rows_in_batch": rows,
+                "memory_mib": memory[-1],
+                "stolen_share": taken / max(passed, 1e-9),
+            }
+        )
         return found
 
     asyncio.run(ask_closed(target, clients=options.clients, seconds=_WARM_SECONDS))
@@ -173,6 +182,29 @@ def _memory_mib(process: int) -> float:
     return total / 2**20
 
 
+def _processor_times() -> tuple[float, float]:
+    """Give the seconds of all cores that a host took for others of its machines, and all that have passed."""
+    import psutil
+
+    times = psutil.cpu_times()
+    return getattr(times, "steal", 0.0), sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """Say what failed, and where the machine was not ours alone."""
+    said = []
+    for stage in found["stages"]:
+        if stage["failed"]:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in stage["failed"].items())
+            said.append(f"{stage['name']}: failed: {kinds}")
+        if stage["stolen_share"] > _MUCH_STOLEN:
+            said.append(
+                f"{stage['name']}: the host took {stage['stolen_share']:.0%} of the cores' time for other machines: "
+                "times are longer than on a machine of one's own"
+            )
+    return said
+
+
 def _table(found: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
@@ -194,4 +226,4 @@ def _table(found: dict[str, Any]) -> Any:
         table.add_row(stage["name"], f"{stage['per_second']:,.0f}", *times, rows, *refused, failed)
     memory = [stage["memory_mib"] for stage in found["stages"]]
     words = f"memory: {memory[0]:.0f} MiB after the first load, {memory[-1]:.0f} MiB after the last"
-    return Group(table, Text(words))
+    return Group(table, *map(Text, [words, *_remarks(found)]))
