@@ -122,11 +122,15 @@ def test_an_odd_folder_is_told_and_keeps_no_other_from_being_looked_through(tmp_
         (tmp_path / name).mkdir()
         (tmp_path / name / FILE).write_bytes(content)
     (tmp_path / "begun" / ROWS).mkdir(parents=True)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / FILE).write_bytes(b"")
+    (tmp_path / "torn" / "manifest.json").write_bytes(b"{")
     found = erase_deleted(Gone("f1"), registry)
     assert [(each.run.name, each.rows, bool(each.problem)) for each in found] == [
         ("toy-v2", 1, False),
         ("newer", 0, True),
         ("odd", 0, True),
+        ("torn", 0, True),
     ]
     assert read_kept(run / FILE) == rows[1:]
 

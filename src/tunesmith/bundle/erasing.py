@@ -86,7 +86,7 @@ def erase_deleted(store: FeedbackStore, registry: Registry, *, beside: str | Pat
     gone = store.deleted_among(set().union(*ids.values()))
     for (name, number), run in runs:
         rows = 0
-        if ids[run] & gone or _is_half_done(run):
+        if ids[run] & gone or _tried(run, _is_half_done, problems):
             rows = _tried(run, lambda run: _erase(run, gone), problems) or 0
             if name and run not in problems:
                 _tried(run, functools.partial(_amend, registry, name, number), problems)
